@@ -1,0 +1,48 @@
+"""What an experiment of the paper is to the registry. Imports nothing heavy: `list` must be quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fills:
+    """Cells of a paper table that an experiment fills.
+
+    Attributes:
+        table: ``table04``, the stem of `reports/paper/*.csv`.
+        group: dataset name -> first level of the column header (``imagenet-val`` -> ``ImageNet``);
+            an empty header level is ``""``.
+        columns: the record's cell name -> last level of the column header (``PSNR`` -> ``PSNR↑``).
+    """
+
+    table: str
+    group: dict[str, str]
+    columns: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Experiment:
+    """One experiment of the paper.
+
+    Attributes:
+        name: as on the command line, e.g. ``image-recon``.
+        status: ``planned`` experiments are listed and cannot be run yet.
+        fills: the paper's cells that its records fill.
+        datasets: registry names it can run on; the first is the default.
+        protocols: names below ``benchmarks/protocols/<name>/``; the first is the default.
+        tokenizers: rows that run when the user names none.
+        runner: ``module:function`` that runs it (imported late).
+        needs: what a user must bring to fill the paper's cells, one line.
+    """
+
+    name: str
+    title: str
+    status: Literal["built", "planned"] = "planned"
+    fills: tuple[Fills, ...] = ()
+    datasets: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
+    tokenizers: tuple[str, ...] = ()
+    runner: str | None = None
+    needs: str = ""

@@ -1,0 +1,1 @@
+"""Records and the paper's numbers in, tables and pages out. Never imports torch."""
