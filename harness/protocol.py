@@ -1,1 +1,151 @@
 """A protocol fixes everything that can move a number; its hash is part of every record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from harness.errors import BenchError
+
+SCHEMA = 1
+EightBitRule = Literal["half-up", "half-even", "floor"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricSpec:
+    """One metric of a protocol.
+
+    Attributes:
+        metric: registry name of the family, e.g. ``ssim``.
+        name: as the record's cell and the report's column are called, e.g. ``SSIM``.
+        options: passed to the family's constructor, e.g. ``{"flavour": "gaussian"}``.
+    """
+
+    metric: str
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Protocol:
+    """How an experiment is measured. Immutable; two protocols are the same iff `sha256` is.
+
+    Attributes:
+        name, experiment, version, title: what it is.
+        source: where the choices come from (paper section, repository and commit).
+        prepare: the pixel pipeline, e.g. ``rgb|resize_short(256,bicubic)|center_crop(256)``
+            (see `harness.data.prepare`); its output is what the tokenizer gets and what it is compared with.
+        latent: mean of the posterior or a sample of it (tokenizers without a posterior: mean).
+        seed: of the sampled latents and of the bootstrap; a sample's own seed is derived from it and its id.
+        eight_bit: how [-1, 1] becomes 0..255: ``half-up`` = floor(127.5 x + 128), ``half-even`` =
+            round(127.5 (x + 1)) with ties to even, ``floor`` = trunc(127.5 (x + 1)); clamped in each case.
+        bootstrap: resamples per interval.
+        expected: dataset name -> number of samples that the paper's figure stands for.
+        metrics: what is measured, in order.
+    """
+
+    name: str
+    experiment: str
+    version: int
+    title: str
+    source: str
+    prepare: str
+    latent: Literal["mean", "sample"]
+    seed: int
+    eight_bit: EightBitRule
+    bootstrap: int
+    expected: dict[str, int]
+    metrics: tuple[MetricSpec, ...]
+
+    def content(self) -> dict[str, Any]:
+        """Plain data that says everything; what `sha256` is taken of."""
+        return {
+            "schema": SCHEMA,
+            "name": self.name,
+            "experiment": self.experiment,
+            "version": self.version,
+            "title": self.title,
+            "source": self.source,
+            "prepare": self.prepare,
+            "latent": self.latent,
+            "seed": self.seed,
+            "eight_bit": self.eight_bit,
+            "bootstrap": self.bootstrap,
+            "expected": self.expected,
+            "metrics": [{"metric": m.metric, "name": m.name, **m.options} for m in self.metrics],
+        }
+
+    @property
+    def sha256(self) -> str:
+        """Of `content` as canonical JSON, so that comments and key order in the file do not matter."""
+        return hashlib.sha256(json.dumps(self.content(), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any], origin: str) -> Protocol:
+        """Strict: an unknown or missing key raises with the key and `origin`.
+
+        Raises:
+            BenchError: the content is not a protocol of this schema.
+        """
+        data = dict(content)
+        if data.pop("schema", None) != SCHEMA:
+            raise BenchError(f"{origin}: not a protocol of schema {SCHEMA}; update atoken-bench or the file")
+        wanted = {"name", "experiment", "version", "title", "source", "prepare", "latent", "seed", "eight_bit"}
+        wanted |= {"bootstrap", "expected", "metrics"}
+        if data.keys() != wanted:
+            wrong = sorted(data.keys() ^ wanted)
+            raise BenchError(f"{origin}: missing or unknown keys: {', '.join(wrong)}")
+        if data["eight_bit"] not in get_args(EightBitRule):
+            raise BenchError(f"{origin}: eight_bit is {data['eight_bit']!r}, not one of {get_args(EightBitRule)}")
+        if data["latent"] not in ("mean", "sample"):
+            raise BenchError(f"{origin}: latent is {data['latent']!r}, not 'mean' or 'sample'")
+        metrics = []
+        for entry in data["metrics"]:
+            options = dict(entry)
+            try:
+                metrics.append(MetricSpec(metric=options.pop("metric"), name=options.pop("name"), options=options))
+            except KeyError as missing:
+                raise BenchError(f"{origin}: a metric without {missing}") from None
+        return cls(**{**data, "metrics": tuple(metrics)})
+
+
+def load(experiment: str, name: str) -> Protocol:
+    """Read a protocol by name (shipped in `benchmarks/protocols/<experiment>/`) or from a ``.yaml`` path.
+
+    Raises:
+        BenchError: no such protocol; the message lists those that exist.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise BenchError(f"{path}: no such protocol file")
+        text, origin = path.read_text(encoding="utf-8"), str(path)
+    else:
+        if name not in (known := names(experiment)):
+            raise BenchError(f"no protocol {name!r} for {experiment}; there are: {', '.join(known) or 'none'}")
+        file = resources.files("benchmarks") / "protocols" / experiment / f"{name}.yaml"
+        text, origin = file.read_text(encoding="utf-8"), f"{experiment}/{name}.yaml"
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise BenchError(f"{origin}: not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise BenchError(f"{origin}: not a protocol (a mapping is wanted)")
+    protocol = Protocol.from_content(content, origin)
+    if protocol.experiment != experiment:
+        raise BenchError(f"{origin}: is a protocol of {protocol.experiment}, not of {experiment}")
+    return protocol
+
+
+def names(experiment: str) -> list[str]:
+    """The protocols shipped for an experiment, sorted."""
+    folder = resources.files("benchmarks") / "protocols" / experiment
+    if not folder.is_dir():
+        return []
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
