@@ -74,5 +74,13 @@ class Dataset(ABC):
             SampleError: the bytes are broken, truncated or of an unsupported kind.
         """
 
+    def stamp(self, index: int) -> str:
+        """Cheap to get, and other bytes give another: the size of the stored file (a zip's CRC, ...).
+
+        Part of what a shard depends on: a sample that was replaced under its old name is measured again.
+        """
+        del index
+        return ""
+
     def __len__(self) -> int:
         return len(self.samples)

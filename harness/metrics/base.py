@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -66,10 +67,13 @@ class Metric(ABC):
     Attributes:
         columns: names of the per-sample columns, prefixed with the metric's name.
         higher_is_better: direction of the (first) cell.
+        weights: SHA-256 of each weights file that it measures with, by file name; part of what a
+            shard depends on, so a metric that got other weights is measured again.
     """
 
     columns: tuple[str, ...] = ()
     higher_is_better: bool
+    weights: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def update(self, pairs: Pairs) -> tuple[dict[str, np.ndarray], Features]:

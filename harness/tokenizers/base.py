@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -86,6 +86,14 @@ class Tokenizer(ABC):
         """
 
     needs_prepare: bool = False
+
+    def restore(self, settings: Mapping[str, Any]) -> None:
+        """Take the settings that `prepare` found in another process or an earlier start of this run.
+
+        The runner stores `card.settings` after `prepare` in the run's folder; whoever comes later gets
+        them here instead of a search of its own. Only an adapter with `needs_prepare` implements it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs_prepare and must take found settings back")
 
     def token_count(self, height: int, width: int) -> int:
         """Tokens of one image of this size: what the runner packs batches by."""
