@@ -1,0 +1,86 @@
+"""Finite scalar quantisation of So/D (FACTS section 7): no learned parameters, exact inverse."""
+
+from math import atanh
+
+import torch
+from torch import Tensor, nn
+
+from atoken.config import FSQConfig
+from atoken.errors import InputError
+
+__all__ = ["FSQ"]
+
+EPS = 1e-3
+"""Widens the bound so that the outermost level can be reached."""
+
+
+class FSQ(nn.Module):
+    """Rounds each latent channel to one of a few levels; always float32.
+
+    Channels are grouped consecutively: codebook c owns channels c*dims .. (c+1)*dims - 1, and its
+    index counts its first dimension fastest.
+    """
+
+    def __init__(self, config: FSQConfig) -> None:
+        super().__init__()
+        self.config = config
+        levels = config.levels * config.codebooks
+        # Plain numbers, not buffers: the official state dict has none.
+        self._half_range = [(n - 1) * (1 + EPS) / 2 for n in levels]
+        self._offset = [0.5 if n % 2 == 0 else 0.0 for n in levels]
+        self._half_levels = [n // 2 for n in levels]
+
+    def bound(self, z: Tensor) -> Tensor:
+        """[L, channels] any float -> float32 in the open range of the levels, before rounding."""
+        if z.ndim != 2 or z.shape[1] != self.config.channels:
+            raise InputError(f"the quantizer takes [L, {self.config.channels}] latents, got {list(z.shape)}")
+        half, offset = z.new_tensor([self._half_range, self._offset], dtype=torch.float32)
+        shift = z.new_tensor(
+            [atanh(o / h) for o, h in zip(self._offset, self._half_range, strict=True)],
+            dtype=torch.float32,
+        )
+        return torch.tanh(z.float() + shift) * half - offset
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Quantise latents.
+
+        Args:
+            z: [L, channels], the mean half of the moments.
+
+        Returns:
+            Codes [L, channels] float32 in [-1, 1), with straight-through gradients, and indices
+            [L, codebooks] int32.
+        """
+        bounded = self.bound(z)
+        rounded = bounded.detach().round()
+        half = rounded.new_tensor(self._half_levels)
+        dims = len(self.config.levels)
+        digits = (rounded + half).to(torch.int32).unflatten(-1, (-1, dims))
+        indices = (digits * self._basis(z.device)).sum(dim=-1, dtype=torch.int32)
+        # The added difference is exactly zero: the value stays a level, the gradient passes.
+        return (rounded + (bounded - bounded.detach())) / half, indices
+
+    def indices_to_codes(self, indices: Tensor) -> Tensor:
+        """Exact inverse: indices [L, codebooks] (int32 or int64) -> codes [L, channels] float32.
+
+        Raises:
+            InputError: wrong shape or kind, or an index outside the codebook.
+        """
+        size, books = self.config.codebook_size, self.config.codebooks
+        if indices.ndim != 2 or indices.shape[1] != books or indices.dtype.is_floating_point:
+            raise InputError(f"codes must be [L, {books}] whole numbers, got {list(indices.shape)} {indices.dtype}")
+        if indices.numel():
+            low, high = (int(value) for value in indices.aminmax())
+            if low < 0 or high >= size:
+                raise InputError(f"codes must lie in 0..{size - 1}, got {low}..{high}")
+        levels = torch.tensor(self.config.levels, dtype=torch.int32, device=indices.device)
+        digits = (indices.unsqueeze(-1) // self._basis(indices.device)) % levels
+        half = torch.tensor(self._half_levels, dtype=torch.float32, device=indices.device)
+        return (digits.flatten(-2).to(torch.float32) - half) / half
+
+    def _basis(self, device: torch.device) -> Tensor:
+        basis, step = [], 1
+        for n in self.config.levels:
+            basis.append(step)
+            step *= n
+        return torch.tensor(basis, dtype=torch.int32, device=device)
