@@ -1,0 +1,224 @@
+"""Pixel pipelines from one printable string, and the way from [-1, 1] back to 8 bits.
+
+``rgb|resize_short(256,bicubic)|center_crop(256)`` says all that happens between a decoded image and the
+tokenizer, so that the protocol's hash covers it. The steps:
+
+``rgb``                              8-bit RGB, as every decoded image is; always first.
+``native``                           the image keeps its size.
+``resize_short(N,FILTER)``           torchvision's ``Resize(N)`` of a PIL image, antialiased; FILTER is
+                                     bicubic, bilinear, lanczos or box.
+``center_crop(N)``                   torchvision's ``CenterCrop(N)``; a side below N is padded with zeros.
+``adm_center_crop(N)``               guided-diffusion's ``center_crop_arr``.
+``to_tensor``                        torchvision's ``ToTensor``: leaves 8 bit, float32 in [0, 1].
+``tensor_resize_short(N,bilinear,antialias)``  torchvision's ``Resize(N)`` of that tensor.
+``normalize``                        torchvision's ``Normalize(0.5, 0.5)``: [0, 1] to [-1, 1].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+
+import numpy as np
+
+from harness.data import geometry
+from harness.data.base import Dataset, Decoded, SampleError
+from harness.errors import BenchError
+from harness.protocol import EightBitRule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Step = Callable[[np.ndarray], np.ndarray]
+Range = Literal["any", "8-bit", "[0, 1]", "[-1, 1]"]
+
+
+def _resize_short(pixels: np.ndarray, size: int, kernel: str) -> np.ndarray:
+    return geometry.resize(pixels, geometry.short_side(pixels.shape, size), kernel)
+
+
+def _resize_short_center_crop(pixels: np.ndarray, size: int, kernel: str, crop: int) -> np.ndarray:
+    """Both steps at once where no padding is needed: the same pixels, without the part that is cut off."""
+    new = geometry.short_side(pixels.shape, size)
+    if crop > size:
+        return geometry.center_crop(geometry.resize(pixels, new, kernel), crop)
+    place = geometry.center_crop_of(new, crop)
+    return geometry.resize_window(pixels, new, kernel, top=place.top, left=place.left, window=crop)
+
+
+def _to_tensor(pixels: np.ndarray) -> np.ndarray:
+    return pixels.astype(np.float32) / np.float32(255)
+
+
+def _tensor_resize_short(pixels: np.ndarray, size: int) -> np.ndarray:
+    return geometry.tensor_resize(pixels, geometry.short_side(pixels.shape, size))
+
+
+def _normalize(pixels: np.ndarray) -> np.ndarray:
+    return (pixels - np.float32(0.5)) / np.float32(0.5)
+
+
+def _unchanged(pixels: np.ndarray) -> np.ndarray:
+    return pixels
+
+
+class _Known(NamedTuple):
+    arguments: str  # a pattern
+    usage: str
+    takes: Range
+    gives: Range
+
+
+_N = r"([1-9]\d{0,4})"
+_KNOWN = {
+    "rgb": _Known("", "rgb", "8-bit", "8-bit"),
+    "native": _Known("", "native", "8-bit", "8-bit"),
+    "resize_short": _Known(rf"{_N},({'|'.join(geometry.FILTERS)})", "resize_short(N,FILTER)", "8-bit", "8-bit"),
+    "center_crop": _Known(_N, "center_crop(N)", "any", "any"),
+    "adm_center_crop": _Known(_N, "adm_center_crop(N)", "8-bit", "8-bit"),
+    "to_tensor": _Known("", "to_tensor", "8-bit", "[0, 1]"),
+    "tensor_resize_short": _Known(
+        rf"{_N},bilinear,antialias", "tensor_resize_short(N,bilinear,antialias)", "[0, 1]", "[0, 1]"
+    ),
+    "normalize": _Known("", "normalize", "[0, 1]", "[-1, 1]"),
+}
+
+
+def _build(name: str, arguments: tuple[str, ...]) -> Step:
+    step: Step = _unchanged  # rgb and native say what holds already
+    if name == "resize_short":
+        step = partial(_resize_short, size=int(arguments[0]), kernel=arguments[1])
+    elif name == "center_crop":
+        step = partial(geometry.center_crop, size=int(arguments[0]))
+    elif name == "adm_center_crop":
+        step = partial(geometry.adm_center_crop, size=int(arguments[0]))
+    elif name == "to_tensor":
+        step = _to_tensor
+    elif name == "tensor_resize_short":
+        step = partial(_tensor_resize_short, size=int(arguments[0]))
+    elif name == "normalize":
+        step = _normalize
+    return step
+
+
+def _parse_step(word: str, text: str) -> tuple[str, tuple[str, ...], _Known]:
+    name = word.partition("(")[0]
+    known = _KNOWN.get(name)
+    if known is None:
+        usages = ", ".join(step.usage for step in _KNOWN.values())
+        raise BenchError(f"prepare {text!r}: unknown step {word!r}; the steps are {usages}")
+    pattern = rf"\({known.arguments}\)" if known.arguments else ""
+    match = re.fullmatch(pattern, word[len(name) :].replace(" ", ""))
+    if match is None:
+        filters = f", with FILTER one of {', '.join(geometry.FILTERS)}" if "FILTER" in known.usage else ""
+        raise BenchError(f"prepare {text!r}: {word!r} is not of the form {known.usage}{filters}")
+    return name, match.groups(), known
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A chain of pixel steps. Picklable.
+
+    Attributes:
+        text: the string that it was parsed from.
+        steps: what runs, in order.
+    """
+
+    text: str
+    steps: tuple[Step, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Pipeline:
+        """Build from a string such as ``rgb|adm_center_crop(256)``.
+
+        Raises:
+            BenchError: an unknown step, a malformed argument, or steps that do not fit together.
+        """
+        parsed = [_parse_step(word.strip(), text) for word in text.split("|")]
+        if parsed[0][0] != "rgb":
+            raise BenchError(f"prepare {text!r}: the first step must be rgb")
+        now: Range = "8-bit"
+        for name, _, known in parsed:
+            if known.takes not in ("any", now):
+                raise BenchError(f"prepare {text!r}: {name} takes {known.takes} pixels, but gets {now}")
+            now = now if known.gives == "any" else known.gives
+        if now == "[0, 1]":
+            raise BenchError(f"prepare {text!r}: ends with pixels in [0, 1]; add |normalize")
+        steps: list[Step] = []
+        for index, (name, arguments, _) in enumerate(parsed):
+            if name == "center_crop" and parsed[index - 1][0] == "resize_short":
+                size, kernel = parsed[index - 1][1]
+                steps[-1] = partial(_resize_short_center_crop, size=int(size), kernel=kernel, crop=int(arguments[0]))
+            else:
+                steps.append(_build(name, arguments))
+        return cls(text, tuple(steps))
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Prepare one image.
+
+        Args:
+            pixels: uint8 ``[H, W, 3]``.
+
+        Returns:
+            uint8 ``[H', W', 3]``, or float32 ``[H', W', 3]`` in [-1, 1] where the pipeline leaves 8 bit.
+
+        Raises:
+            harness.data.geometry.TooLargeError: an extreme shape that would fill the memory (see `read`).
+        """
+        for step in self.steps:
+            pixels = step(pixels)
+        return np.ascontiguousarray(pixels)
+
+
+def read(dataset: Dataset, index: int, pipeline: Pipeline) -> tuple[Decoded, np.ndarray]:
+    """Decode one sample and prepare it.
+
+    Returns:
+        the sample as stored, and its pixels as `Pipeline.__call__` gives them.
+
+    Raises:
+        SampleError: it cannot be decoded, or has a shape that the pipeline refuses.
+    """
+    decoded = dataset.read(index)
+    try:
+        return decoded, pipeline(decoded.pixels)
+    except geometry.TooLargeError as error:
+        raise SampleError(dataset.samples[index].id, str(error)) from None
+
+
+# In grey levels. float32 noise of x/127.5 - 1 and of the way back is below 1e-4, so that an exact grey level
+# never falls to the one below; a value that was not within 1/1024 of the next level is not touched by it.
+_FLOOR_SLACK = 2.0**-10
+
+
+def to_unit_range(pixels: Tensor) -> Tensor:
+    """uint8 0..255 to float32 [-1, 1], as ``u / 127.5 - 1``; every rule of `eight_bit` undoes it exactly."""
+    return pixels.float() / 127.5 - 1.0
+
+
+def eight_bit(images: Tensor, rule: EightBitRule) -> Tensor:
+    """[-1, 1] to uint8 by the protocol's rule, clamped.
+
+    Args:
+        images: float tensor of any shape; finite (NaN has no grey level: the caller refuses it).
+        rule: ``half-up`` = floor(127.5 x + 128), ``half-even`` = round(127.5 (x + 1)), ties to even,
+            ``floor`` = trunc(127.5 (x + 1)), with a slack of 1/1024 grey level so that an exact level stays.
+
+    Returns:
+        uint8 tensor of that shape.
+    """
+    import torch
+
+    images = images.float()
+    if rule == "half-up":
+        levels = torch.floor(127.5 * images + 128.0)
+    elif rule == "half-even":
+        levels = torch.round(127.5 * (images + 1.0))
+    elif rule == "floor":
+        levels = torch.floor(127.5 * (images + 1.0) + _FLOOR_SLACK)
+    else:
+        raise ValueError(f"8-bit rule {rule!r} is none of {get_args(EightBitRule)}")
+    return levels.clamp(0, 255).to(torch.uint8)

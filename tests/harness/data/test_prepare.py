@@ -1,0 +1,290 @@
+"""Every step of a pipeline against the library that defines it, pixel for pixel."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+
+import numpy as np
+import PIL
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision import transforms
+from torchvision.transforms import InterpolationMode
+
+from harness.data import geometry
+from harness.data.base import Dataset, Decoded, Sample, SampleError
+from harness.data.prepare import Pipeline, eight_bit, read, to_unit_range
+from harness.errors import BenchError
+from harness.protocol import EightBitRule
+
+RULES: tuple[EightBitRule, ...] = ("half-up", "half-even", "floor")
+MODES = {
+    "bicubic": InterpolationMode.BICUBIC,
+    "bilinear": InterpolationMode.BILINEAR,
+    "lanczos": InterpolationMode.LANCZOS,
+    "box": InterpolationMode.BOX,
+}
+# Odd, tiny and very long shapes; crops of 16 and 33 pixels stand for 256 (the arithmetic knows no scale).
+sides = st.one_of(st.integers(1, 8), st.integers(9, 70), st.sampled_from([128, 255, 257, 600]))
+shapes = st.tuples(sides, sides)
+crops = st.sampled_from([1, 16, 33, 64])
+
+
+def noise(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
+    """Noise with full black and white in it: bicubic overshoot is clipped there."""
+    image = np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    image[::3] = np.where(image[::3] > 127, 255, 0)
+    return image
+
+
+def columns_first(picture: Image.Image, size: tuple[int, int], kernel: Image.Resampling) -> Image.Image:
+    """What Pillow up to 12 gives; Pillow 13 gives it or, for tall images, the rows-first result."""
+    whole = picture.resize(size, kernel)
+    wanted = picture.resize((size[0], picture.height), kernel).resize(size, kernel)
+    if np.array_equal(np.asarray(whole), np.asarray(wanted)):
+        return whole
+    rows_first = picture.resize((picture.width, size[1]), kernel).resize(size, kernel)
+    assert int(PIL.__version__.partition(".")[0]) >= 13
+    assert picture.height > picture.width
+    np.testing.assert_array_equal(np.asarray(whole), np.asarray(rows_first))
+    return wanted
+
+
+@settings(deadline=None, max_examples=60)
+@given(shapes, crops, crops, st.sampled_from(list(MODES)))
+def test_resize_and_crop_are_torchvisions_on_pil(shape: tuple[int, int], size: int, crop: int, kernel: str) -> None:
+    image = noise(shape)
+    resized = transforms.Resize(size, MODES[kernel])(Image.fromarray(image))
+    resized = columns_first(Image.fromarray(image), resized.size, geometry.FILTERS[kernel])
+    cropped = transforms.CenterCrop(crop)(resized)
+    np.testing.assert_array_equal(Pipeline.parse(f"rgb|resize_short({size},{kernel})")(image), np.asarray(resized))
+    pipeline = Pipeline.parse(f"rgb|resize_short({size},{kernel})|center_crop({crop})")
+    np.testing.assert_array_equal(pipeline(image), np.asarray(cropped))
+
+
+@settings(deadline=None, max_examples=60)
+@given(shapes, crops)
+def test_center_crop_is_torchvisions(shape: tuple[int, int], crop: int) -> None:
+    image = noise(shape)
+    wanted = np.asarray(transforms.CenterCrop(crop)(Image.fromarray(image)))
+    np.testing.assert_array_equal(Pipeline.parse(f"rgb|center_crop({crop})")(image), wanted)
+
+
+def adm_reference(image: np.ndarray, size: int) -> np.ndarray:
+    """guided-diffusion's recipe, told with whole images: no part is left out before the last line."""
+    picture = Image.fromarray(image)
+    while min(picture.size) >= 2 * size:
+        picture = columns_first(picture, (picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+    factor = size / min(picture.size)
+    sides = round(picture.width * factor), round(picture.height * factor)
+    picture = columns_first(picture, sides, Image.Resampling.BICUBIC)
+    top, left = (picture.height - size) // 2, (picture.width - size) // 2
+    return np.asarray(picture)[top : top + size, left : left + size]
+
+
+@settings(deadline=None, max_examples=60)
+@given(shapes, crops)
+def test_adm_center_crop(shape: tuple[int, int], size: int) -> None:
+    image = noise(shape)
+    got = Pipeline.parse(f"rgb|adm_center_crop({size})")(image)
+    assert got.shape == (size, size, 3)
+    np.testing.assert_array_equal(got, adm_reference(image, size))
+
+
+@settings(deadline=None, max_examples=60)
+@given(shapes, crops, crops)
+def test_tensor_steps_are_torchvisions_on_tensors(shape: tuple[int, int], size: int, crop: int) -> None:
+    """The order of LightningDiT's script: ToTensor, Resize, CenterCrop, Normalize."""
+    image = noise(shape)
+    wanted = transforms.Compose(
+        [
+            transforms.ToTensor(),
+            transforms.Resize(size),
+            transforms.CenterCrop(crop),
+            transforms.Normalize([0.5] * 3, [0.5] * 3),
+        ]
+    )(Image.fromarray(image))
+    text = f"rgb|to_tensor|tensor_resize_short({size},bilinear,antialias)|center_crop({crop})|normalize"
+    got = Pipeline.parse(text)(image)
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, wanted.permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("shape", [(375, 500), (500, 333), (256, 256), (1, 300), (90, 2000), (2000, 90), (1100, 1280)])
+def test_at_the_size_of_the_benchmarks(shape: tuple[int, int]) -> None:
+    image = noise(shape)
+    picture = Image.fromarray(image)
+    resized = transforms.Resize(256, InterpolationMode.BICUBIC)(picture)
+    wanted = transforms.CenterCrop(256)(columns_first(picture, resized.size, Image.Resampling.BICUBIC))
+    got = Pipeline.parse("rgb|resize_short(256,bicubic)|center_crop(256)")(image)
+    np.testing.assert_array_equal(got, np.asarray(wanted))
+    np.testing.assert_array_equal(Pipeline.parse("rgb|adm_center_crop(256)")(image), adm_reference(image, 256))
+
+
+# SHA-256 (first 16 digits) of what Pillow 10.4, 11.3 and 12.0 gave, with one call of resize on the whole image.
+OLDER_PILLOW = {
+    ((500, 375), "resize_short(64,bicubic)|center_crop(64)"): "32a6405403f6de14",
+    ((500, 375), "resize_short(64,bilinear)|center_crop(64)"): "141f9521d0d5f25e",
+    ((500, 375), "adm_center_crop(64)"): "76a6846b57407c41",
+    ((640, 90), "resize_short(64,bicubic)|center_crop(64)"): "dbc8c48f275e35a6",
+    ((640, 90), "resize_short(64,lanczos)|center_crop(64)"): "51f798938847fd53",
+    ((640, 90), "adm_center_crop(64)"): "24150104f2fd89ae",
+    ((201, 203), "resize_short(64,bicubic)|center_crop(64)"): "c617e75a550329bb",
+    ((201, 203), "adm_center_crop(64)"): "95f41c3c37b7bdef",
+}
+
+
+@pytest.mark.parametrize(("shape", "text"), OLDER_PILLOW)
+def test_the_pixels_of_published_figures_whatever_pillow(shape: tuple[int, int], text: str) -> None:
+    y, x = np.indices(shape)
+    channels = [(x * x * 7 + y * 31 + (x * y) % 97 * 5 + c * 50) % 256 for c in range(3)]
+    got = Pipeline.parse(f"rgb|{text}")(np.stack(channels, -1).astype(np.uint8))
+    assert hashlib.sha256(got.tobytes()).hexdigest()[:16] == OLDER_PILLOW[shape, text]
+
+
+def test_native_leaves_every_pixel() -> None:
+    image = noise((7, 1))
+    np.testing.assert_array_equal(Pipeline.parse("rgb|native")(image), image)
+
+
+@pytest.mark.parametrize("shape", [(20, 20_000), (20_000, 20)])
+@pytest.mark.parametrize("text", ["rgb|resize_short(256,bicubic)|center_crop(256)", "rgb|adm_center_crop(256)"])
+def test_extreme_shapes_in_bounded_memory(shape: tuple[int, int], text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole resized image has 65 million pixels. Strips of the ordinary and of a tiny limit agree."""
+    image = noise(shape)
+    pipeline = Pipeline.parse(text)
+    largest = 0
+    whole = Image.Image.resize
+
+    def spy(self: Image.Image, size: tuple[int, int], *args: object, **options: object) -> Image.Image:
+        nonlocal largest
+        largest = max(largest, size[0] * size[1])
+        return whole(self, size, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image.Image, "resize", spy)
+    first = pipeline(image)
+    assert largest <= geometry.MAX_PIXELS
+    monkeypatch.setattr(geometry, "MAX_PIXELS", 3_000_000)
+    np.testing.assert_array_equal(pipeline(image), first)
+    # The middle of the long side decides alone: a shorter middle piece gives nearly the same window
+    # (its resize grid has the same phase, the fixed-point coefficients may differ in the last bit).
+    axis = int(np.argmax(shape))
+    middle = image[9_000:11_000] if axis == 0 else image[:, 9_000:11_000]
+    assert np.abs(pipeline(middle).astype(int) - first).max() <= 1
+
+
+def test_a_large_image_is_shrunk_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(geometry, "MAX_PIXELS", 1_000)
+    image = noise((130, 141))
+    np.testing.assert_array_equal(Pipeline.parse("rgb|adm_center_crop(16)")(image), adm_reference(image, 16))
+
+
+class OneImage(Dataset):
+    name, title, expected, credits = "one", "One image", None, ""
+    samples = (Sample("strip.png"),)
+
+    def read(self, index: int) -> Decoded:
+        return Decoded(pixels=noise((20, 20_000)), sha256="0" * 64)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rgb|resize_short(256,bicubic)",
+        "rgb|resize_short(256,bicubic)|center_crop(300)",
+        "rgb|to_tensor|tensor_resize_short(256,bilinear,antialias)|center_crop(256)|normalize",
+    ],
+)
+def test_a_shape_that_would_fill_the_memory_is_refused_by_name(text: str) -> None:
+    with pytest.raises(SampleError, match=r"strip.png: 20000 x 20 pixels .* 256000 x 256: above the limit of 16777216"):
+        read(OneImage(), 0, Pipeline.parse(text))
+
+
+def test_read_gives_the_stored_and_the_prepared_image() -> None:
+    decoded, pixels = read(OneImage(), 0, Pipeline.parse("rgb|center_crop(16)"))
+    assert decoded.pixels.shape == (20, 20_000, 3)
+    np.testing.assert_array_equal(pixels, decoded.pixels[2:18, 9_992:10_008])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rgb|resize(256)", "unknown step 'resize.256.'.*resize_short.N,FILTER.*adm_center_crop"),
+        ("", "unknown step ''"),
+        ("rgb|", "unknown step ''"),
+        ("rgb|resize_short(256)", r"not of the form resize_short\(N,FILTER\), with FILTER one of bicubic, bilinear"),
+        ("rgb|resize_short(256,nearest)", "not of the form"),
+        ("rgb|center_crop(0)", "not of the form"),
+        ("rgb|center_crop(256", "not of the form"),
+        ("rgb(3)", "not of the form rgb"),
+        ("center_crop(256)", "first step must be rgb"),
+        ("rgb|to_tensor|resize_short(256,bicubic)", r"resize_short takes 8-bit pixels, but gets \[0, 1\]"),
+        ("rgb|normalize", r"normalize takes \[0, 1\] pixels, but gets 8-bit"),
+        ("rgb|to_tensor", r"add \|normalize"),
+    ],
+)
+def test_a_wrong_pipeline_says_what_is_wrong(text: str, message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        Pipeline.parse(text)
+
+
+def test_pipelines_travel_to_worker_processes() -> None:
+    image = noise((40, 50))
+    for text in ("rgb|resize_short(16,box)|center_crop(16)", "rgb|to_tensor|center_crop(16)|normalize"):
+        pipeline = Pipeline.parse(text)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(pipeline))(image), pipeline(image))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_grey_level_comes_back(rule: EightBitRule) -> None:
+    levels = torch.arange(256, dtype=torch.uint8)
+    torch.testing.assert_close(eight_bit(to_unit_range(levels), rule), levels, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_grey_level_comes_back_from_another_way_to_the_unit_range(rule: EightBitRule) -> None:
+    """ToTensor and Normalize round otherwise than u / 127.5 - 1."""
+    levels = torch.arange(256, dtype=torch.uint8)
+    torch.testing.assert_close(eight_bit((levels.float() / 255 - 0.5) / 0.5, rule), levels, rtol=0, atol=0)
+
+
+@given(st.floats(-1.5, 1.5, width=32))
+def test_rules_in_exact_arithmetic(value: float) -> None:
+    """Against the definition in float64, away from the edges where float32 cannot tell."""
+    level = 127.5 * (value + 1.0)
+    images = torch.tensor([value])
+    for rule, wanted, edge in (
+        ("half-up", np.floor(level + 0.5), level + 0.5),
+        ("half-even", np.round(level), level + 0.5),
+        ("floor", np.floor(level), level),
+    ):
+        if abs(edge - np.round(edge)) > 2e-3:
+            assert eight_bit(images, rule).item() == np.clip(wanted, 0, 255)  # type: ignore[arg-type]
+
+
+def test_ties_go_as_the_rule_says() -> None:
+    # 127.5 (x + 1) is exactly 127.5 at 0 and 0.5 + 2k nowhere else that float32 holds exactly.
+    tie = torch.zeros(1)
+    assert [eight_bit(tie, rule).item() for rule in RULES] == [128, 128, 127]
+    # 63.75 + 127.5 = 191.25 and 31.875: no ties, where half-up and half-even agree.
+    assert eight_bit(torch.tensor([0.5, -0.75]), "half-even").tolist() == [191, 32]
+
+
+def test_out_of_range_is_clamped() -> None:
+    for rule in RULES:
+        assert eight_bit(torch.tensor([-9.0, 9.0, -float("inf"), float("inf")]), rule).tolist() == [0, 255, 0, 255]
+
+
+def test_half_precision_is_widened_first() -> None:
+    levels = torch.arange(256, dtype=torch.uint8)
+    half = to_unit_range(levels).half()
+    torch.testing.assert_close(eight_bit(half, "half-even"), eight_bit(half.float(), "half-even"))
+
+
+def test_an_unknown_rule_is_refused() -> None:
+    with pytest.raises(ValueError, match="half-down"):
+        eight_bit(torch.zeros(1), "half-down")  # type: ignore[arg-type]
