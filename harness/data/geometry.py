@@ -114,22 +114,24 @@ def resize_window(
 def _resize_region(
     pixels: np.ndarray, size: tuple[int, int], kernel: str, corner: tuple[int, int], region: tuple[int, int]
 ) -> np.ndarray:
-    columns = _resize_columns(pixels, size[1], kernel, corner[1], region[1])
-    # Rows of an image are the columns of its transpose, and Pillow's two passes do the same arithmetic.
-    rows = _resize_columns(columns.transpose(1, 0, 2), size[0], kernel, corner[0], region[0])
-    return rows.transpose(1, 0, 2)
+    columns = _resize_axis(pixels, 1, size[1], kernel, first=corner[1], keep=region[1])
+    return _resize_axis(columns, 0, size[0], kernel, first=corner[0], keep=region[0])
 
 
-def _resize_columns(pixels: np.ndarray, new_w: int, kernel: str, left: int, keep: int) -> np.ndarray:
-    """Resize the width alone and keep ``keep`` columns from ``left``: ``[H, W, 3]`` to ``[H, keep, 3]``."""
-    height = pixels.shape[0]
-    step = max(1, MAX_PIXELS // max(new_w, pixels.shape[1]))
-    out = np.empty((height, keep, 3), np.uint8)
-    for start in range(0, height, step):
-        strip = Image.fromarray(np.ascontiguousarray(pixels[start : start + step]))
-        strip = strip.resize((new_w, strip.height), FILTERS[kernel])
-        out[start : start + step] = np.asarray(strip.crop((left, 0, left + keep, strip.height)))
-    return out
+def _resize_axis(pixels: np.ndarray, axis: int, new: int, kernel: str, *, first: int, keep: int) -> np.ndarray:
+    """One pass: resize one axis to ``new`` lines and keep ``keep`` of them from ``first``."""
+    step = max(1, MAX_PIXELS // max(new, pixels.shape[axis]))
+    strips = []
+    for start in range(0, pixels.shape[1 - axis], step):
+        cut = pixels[start : start + step] if axis else pixels[:, start : start + step]
+        strip = Image.fromarray(np.ascontiguousarray(cut))
+        width, height = strip.size
+        if axis:
+            strip = strip.resize((new, height), FILTERS[kernel]).crop((first, 0, first + keep, height))
+        else:
+            strip = strip.resize((width, new), FILTERS[kernel]).crop((0, first, width, first + keep))
+        strips.append(np.asarray(strip))
+    return np.concatenate(strips, axis=1 - axis) if len(strips) > 1 else strips[0]
 
 
 def adm_center_crop(pixels: np.ndarray, size: int) -> np.ndarray:
