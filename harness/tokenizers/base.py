@@ -77,7 +77,7 @@ class Tokenizer(ABC):
 
     card: TokenizerCard
 
-    def prepare(self, pixels: Iterable[np.ndarray]) -> None:
+    def prepare(self, pixels: Iterable[np.ndarray]) -> None:  # noqa: B027 - most adapters need none
         """Look at the run's samples once, before the first shard, if a setting is fitted to the set.
 
         ``jpeg@BPP`` searches its quality here and updates `card.settings`. Called with an iterator
