@@ -19,14 +19,3 @@ def whole_number(name: str, what: str, text: str | None, low: int, high: int) ->
         given = f"{name}:{text}" if text else name
         raise BenchError(f"{given}: give the {what} as {name}:N with N from {low} to {high}")
     return int(text)
-
-
-def refuse_options(name: str, **options: object) -> None:
-    """A row without weights takes no checkpoint: one that is given by mistake must not pass unseen.
-
-    Raises:
-        BenchError: any option is not None.
-    """
-    for option, value in options.items():
-        if value is not None:
-            raise BenchError(f"{name} takes no {option} ({value}); it is for tokenizers with weights, such as atoken")

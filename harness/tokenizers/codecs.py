@@ -8,7 +8,7 @@ largest whose mean rate over the images does not exceed the target.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +18,10 @@ import torch
 from PIL import Image, features
 from torch import Tensor
 
+from atoken.errors import InputError
+from harness.data.prepare import eight_bit, to_unit_range
 from harness.errors import BenchError
-from harness.tokenizers.arguments import refuse_options, whole_number
+from harness.tokenizers.arguments import whole_number
 from harness.tokenizers.base import Encoded, LatentMode, Tokenizer, TokenizerCard
 
 # Pixels held while a quality is searched: all of 1,365 images of 256x256, an even selection of more.
@@ -51,11 +53,11 @@ class Format:
         """uint8 ``[H, W, 3]`` RGB to the bytes of a file.
 
         Raises:
-            BenchError: the format cannot hold an image of that size.
+            InputError: the format cannot hold an image of that size.
         """
         height, width = pixels.shape[:2]
         if max(height, width) > self.longest_side:
-            raise BenchError(
+            raise InputError(
                 f"{self.title} holds at most {self.longest_side} pixels a side, the image has {width}x{height}; "
                 "crop it or choose another codec"
             )
@@ -66,7 +68,7 @@ class Format:
     def decode(self, data: bytes) -> np.ndarray:
         """The bytes of a file to uint8 ``[H, W, 3]`` RGB."""
         with Image.open(io.BytesIO(data), formats=[self.pillow]) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.array(image.convert("RGB"))
 
     def settings(self) -> dict[str, Any]:
         """For the card. The encoder's version is part of it: another one writes other files."""
@@ -135,7 +137,9 @@ class Codec(Tokenizer):
         """
         if self._target is None:
             return
-        images, step, count = _spread(pixels, SEARCH_BYTES)
+        # An image that the format cannot hold fails by name when its turn comes; here it has no rate.
+        fitting = (x for x in pixels if max(x.shape) <= self._format.longest_side)
+        images, step, count = _spread(fitting, SEARCH_BYTES)
         if not images:
             raise BenchError(f"{self._format.name}@{self._target:g}: no image to search the quality on")
 
@@ -149,13 +153,16 @@ class Codec(Tokenizer):
                 f"{self._format.name}@{self._target:g}: even quality {quality} takes {achieved:.4g} bit/pixel "
                 "on this set; ask for at least that"
             )
-        self._quality = quality
         found = {
             "quality": quality,
             "searched_bits_per_pixel": achieved,
             "searched_on": f"{len(images)} of {count} images" + ("" if step == 1 else f" (every {step}th)"),
         }
-        self.card = replace(self.card, settings={**self.card.settings, **found})
+        self.restore({**self.card.settings, **found})
+
+    def restore(self, settings: Mapping[str, Any]) -> None:
+        self._quality = int(settings["quality"])
+        self.card = replace(self.card, settings=dict(settings))
 
     def encode(
         self,
@@ -166,7 +173,7 @@ class Codec(Tokenizer):
     ) -> Encoded:
         if self._quality is None:
             raise BenchError(f"{self.card.name}: the quality is not known before prepare() has seen the set's images")
-        files = [self._format.encode(_eight_bit(x), self._quality) for x in images]
+        files = [self._format.encode(_levels(x), self._quality) for x in images]
         return Encoded(
             payload=files,
             tokens=[self.token_count(*x.shape[1:]) for x in images],
@@ -174,8 +181,8 @@ class Codec(Tokenizer):
         )
 
     def decode(self, encoded: Encoded) -> list[Tensor]:
-        pixels = (torch.from_numpy(self._format.decode(file).copy()) for file in encoded.payload)
-        return [x.permute(2, 0, 1).to(torch.float32).div_(127.5).sub_(1) for x in pixels]
+        pixels = (torch.from_numpy(self._format.decode(file)) for file in encoded.payload)
+        return [to_unit_range(x.permute(2, 0, 1)) for x in pixels]
 
 
 def largest_within(rate: Callable[[int], float], target: float, lowest: int, highest: int) -> tuple[int, float]:
@@ -224,14 +231,12 @@ def _spread(images: Iterable[np.ndarray], limit: int) -> tuple[list[np.ndarray],
     return kept, step, count
 
 
-def _eight_bit(image: Tensor) -> np.ndarray:
+def _levels(image: Tensor) -> np.ndarray:
     """float32 ``[3, H, W]`` in [-1, 1] to uint8 ``[H, W, 3]``, to the nearest level."""
-    levels = image.add(1).mul_(127.5).round_().clamp_(0, 255)
-    return levels.to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
+    return eight_bit(image, "half-even").permute(1, 2, 0).contiguous().cpu().numpy()
 
 
-def _create(form: Format, argument: str | None, options: dict[str, object]) -> Codec:
-    refuse_options(form.name, **options)
+def _create(form: Format, argument: str | None) -> Codec:
     if argument is not None and argument.startswith("@"):
         try:
             target = float(argument[1:])
@@ -245,15 +250,15 @@ def _create(form: Format, argument: str | None, options: dict[str, object]) -> C
     return Codec(form, quality=whole_number(form.name, "quality", argument, form.lowest, form.highest))
 
 
-def create_jpeg(argument: str | None, *, device: str, dtype: str, **options: object) -> Codec:  # noqa: ARG001
+def create_jpeg(argument: str | None, *, device: str, dtype: str) -> Codec:  # noqa: ARG001
     """Factory of ``jpeg:Q`` and ``jpeg@BPP``. Codecs work in 8 bit on the CPU whatever the run's device.
 
     Raises:
         BenchError: no quality or rate, or one out of range.
     """
-    return _create(JPEG, argument, options)
+    return _create(JPEG, argument)
 
 
-def create_webp(argument: str | None, *, device: str, dtype: str, **options: object) -> Codec:  # noqa: ARG001
+def create_webp(argument: str | None, *, device: str, dtype: str) -> Codec:  # noqa: ARG001
     """Factory of ``webp:Q`` and ``webp@BPP``, as `create_jpeg`."""
-    return _create(WEBP, argument, options)
+    return _create(WEBP, argument)

@@ -57,6 +57,7 @@ def check_adapter(tokenizer: Tokenizer, *, trained: bool = True, tolerance: floa
         if tokenizer.needs_prepare:
             h, w = (_fit(256, multiple) for multiple in tokenizer.card.multiple)
             tokenizer.prepare(_image(seed, h, w).permute(1, 2, 0).numpy() for seed in range(2))
+            tokenizer.restore(json.loads(json.dumps(tokenizer.card.settings)))  # as a resumed run does
         modes = tokenizer.card.latent_modes
         faults = [f"{mode}: {fault}" for mode in modes for fault in _mode_faults(tokenizer, images, mode, tolerance)]
         if "sample" in modes:

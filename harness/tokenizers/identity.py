@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from harness.errors import BenchError
-from harness.tokenizers.arguments import refuse_options
 from harness.tokenizers.base import Encoded, LatentMode, Tokenizer, TokenizerCard
 
 
@@ -42,13 +41,12 @@ class Identity(Tokenizer):
         return list(encoded.payload)
 
 
-def create(argument: str | None, *, device: str, dtype: str, **options: object) -> Identity:  # noqa: ARG001
+def create(argument: str | None, *, device: str, dtype: str) -> Identity:  # noqa: ARG001
     """Factory of ``identity``; `dtype` moves nothing, since nothing is computed.
 
     Raises:
-        BenchError: an argument or an option is given.
+        BenchError: an argument is given.
     """
     if argument:
         raise BenchError(f"identity takes no argument, got {argument!r}")
-    refuse_options("identity", **options)
     return Identity(device)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +21,8 @@ import torch
 from torch import Tensor
 
 from harness.errors import BenchError
-from harness.tokenizers.arguments import refuse_options, whole_number
+from harness.plan import slug
+from harness.tokenizers.arguments import whole_number
 from harness.tokenizers.base import Encoded, LatentMode, Tokenizer, TokenizerCard
 from harness.tokenizers.fit_pca import CHANNELS, PATCH, Basis, dct_matrix, fit, from_patches, load, to_patches
 
@@ -95,13 +95,12 @@ def _card(name: str, title: str, latent_size: int, source: str, **settings: obje
     )
 
 
-def create_dct(argument: str | None, *, device: str, dtype: str, **options: object) -> Linear:  # noqa: ARG001
+def create_dct(argument: str | None, *, device: str, dtype: str) -> Linear:  # noqa: ARG001
     """Factory of ``dct:K``, K from 1 to 768.
 
     Raises:
         BenchError: no K, or one out of range.
     """
-    refuse_options("dct", **options)
     count = whole_number("dct", "number of coefficients", argument, 1, CHANNELS)
     basis, sha256 = _shipped()
     kept = basis.dct_energy.argsort(descending=True, stable=True)[:count]
@@ -115,20 +114,18 @@ def create_dct(argument: str | None, *, device: str, dtype: str, **options: obje
     return Linear(card, mean=torch.zeros(CHANNELS), rows=dct_matrix()[kept].float(), device=device)
 
 
-def create_pca(argument: str | None, *, device: str, dtype: str, **options: object) -> Linear:  # noqa: ARG001
+def create_pca(argument: str | None, *, device: str, dtype: str) -> Linear:  # noqa: ARG001
     """Factory of ``pca:K`` (the shipped basis) and ``pca:K@FOLDER`` (fitted on a folder of images here and now).
 
     Raises:
         BenchError: no K, one that the basis does not hold, or a folder that cannot be fitted on.
     """
-    refuse_options("pca", **options)
     number, separator, folder = (argument or "").partition("@")
     count = whole_number("pca", "number of components", number or None, 1, CHANNELS)
     if separator:
         basis, path = fit(Path(folder), count), Path(folder).resolve()
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name)
         card = _card(
-            f"pca-{count}-{name}",
+            slug(f"pca-{count}-{path.name}"),
             f"PCA of {path.name}, {count} components",
             count,
             f"fitted on {basis.patches} patches of {basis.images} images of the user's",
