@@ -1,0 +1,220 @@
+"""The paper's experiments that are not built yet: what each measures, the cells it fills, what it needs.
+
+They are listed so that nobody takes the suite for the whole paper; running one says that it is planned.
+An experiment that gets built moves to a module of its own.
+"""
+
+from __future__ import annotations
+
+from harness.experiment import Experiment, Fills
+
+VIDEO_RECON = Experiment(
+    name="video-recon",
+    title="Video reconstruction",
+    fills=(
+        Fills(
+            table="table06",
+            group={"davis": "DAVIS", "tokenbench": "TokenBench"},
+            columns={"PSNR": "PSNR↑", "SSIM": "SSIM↑", "LPIPS": "LPIPS↓", "rFVD": "rFVD↓"},
+        ),
+        Fills(table="table03", group={"tokenbench": "Video"}, columns={"PSNR": "PSNR↑", "rFVD": "rFVD↓"}),
+    ),
+    datasets=("davis", "tokenbench"),
+    needs="DAVIS at 1080p (50 clips), TokenBench (471 clips), a checkpoint, I3D weights for rFVD",
+)
+
+ASSET_RECON = Experiment(
+    name="asset-recon",
+    title="3D asset reconstruction",
+    fills=(
+        Fills(
+            table="table08",
+            group={"toys4k": ""},
+            columns={"PSNR": "PSNR↑", "SSIM": "SSIM↑", "LPIPS": "LPIPS↓"},
+        ),
+        Fills(table="table03", group={"toys4k": "3D"}, columns={"PSNR": "PSNR↑", "LPIPS": "LPIPS↓"}),
+    ),
+    datasets=("toys4k",),
+    needs="Toys4k meshes, a checkpoint with its Gaussian decoder, LPIPS trunk weights",
+)
+
+IMAGE_CLASSIFY = Experiment(
+    name="image-classify",
+    title="Zero-shot image classification",
+    fills=(
+        Fills(table="table05", group={"imagenet-val": "ImageNet-1k"}, columns={"top-1": "val"}),
+        Fills(table="table05", group={"imagenet-v2": "ImageNet-1k"}, columns={"top-1": "v2"}),
+        Fills(table="table03", group={"imagenet-val": "Image"}, columns={"top-1": "Acc.↑"}),
+    ),
+    datasets=("imagenet-val", "imagenet-v2"),
+    needs="ImageNet val and ImageNet-V2, a checkpoint, the SigLIP2 text tower",
+)
+
+IMAGE_RETRIEVAL = Experiment(
+    name="image-retrieval",
+    title="Zero-shot image-text retrieval",
+    fills=(
+        Fills(
+            table="table05",
+            group={"coco-karpathy": "COCO", "flickr30k": "Flickr"},
+            columns={"text-to-image R@1": "T→I", "image-to-text R@1": "I→T"},
+        ),
+    ),
+    datasets=("coco-karpathy", "flickr30k"),
+    needs="COCO and Flickr30k test images with 5 captions each, a checkpoint, the SigLIP2 text tower",
+)
+
+_RECALLS = ("R@1", "R@5", "R@10")
+_VIDEO_SETS = {"msrvtt-1ka": "MSRVT (1K-A)", "msvd": "MSVD"}
+
+VIDEO_RETRIEVAL = Experiment(
+    name="video-retrieval",
+    title="Zero-shot video-text retrieval",
+    fills=(
+        *(
+            Fills(
+                table="table07",
+                group={dataset: f"{header} / {printed}" for dataset, header in _VIDEO_SETS.items()},
+                columns={f"{direction} {recall}": recall for recall in _RECALLS},
+            )
+            for direction, printed in (("text-to-video", "Text → Video"), ("video-to-text", "Video → Text"))
+        ),
+        Fills(table="table03", group={"msrvtt-1ka": "Video"}, columns={"text-to-video R@1": "R@1↑"}),
+    ),
+    datasets=("msrvtt-1ka", "msvd"),
+    needs="MSR-VTT 1K-A and MSVD clips with captions, a checkpoint, the SigLIP2 text tower",
+)
+
+ASSET_CLASSIFY = Experiment(
+    name="asset-classify",
+    title="Zero-shot 3D asset classification",
+    fills=(Fills(table="table03", group={"toys4k": "3D"}, columns={"top-1": "Acc.↑"}),),
+    datasets=("toys4k",),
+    needs="Toys4k meshes with class names, a checkpoint, the SigLIP2 text tower",
+)
+
+_GENERATED = {"gFID": "gFID↓", "IS": "IS↑", "precision": "Pre.↑", "recall": "Rec.↑"}
+
+LIGHTNINGDIT = Experiment(
+    name="image-generation-lightningdit",
+    title="Class-conditional image generation on continuous tokens with LightningDiT",
+    fills=(Fills(table="table11", group={"imagenet-train": ""}, columns={**_GENERATED, "sFID": "sFID↓"}),),
+    datasets=("imagenet-train",),
+    needs="ImageNet train, ADM's reference statistics, a checkpoint, a LightningDiT trained on its latents",
+)
+
+TOKENBRIDGE = Experiment(
+    name="image-generation-tokenbridge",
+    title="Class-conditional image generation on discrete tokens with TokenBridge",
+    fills=(Fills(table="table12", group={"imagenet-train": ""}, columns=_GENERATED),),
+    datasets=("imagenet-train",),
+    needs="ImageNet train, ADM's reference statistics, a So/D checkpoint, a TokenBridge-L trained on its codes",
+)
+
+TEXT_TO_VIDEO = Experiment(
+    name="text-to-video",
+    title="Text-to-image and text-to-video generation",
+    fills=(
+        Fills(
+            table="table13",
+            group={"image-prompts": "T2I"},
+            columns={"CLIP score": "CLIP", "PickScore": "Pick"},
+        ),
+        Fills(table="table13", group={"geneval": "T2I"}, columns={"GenEval": "GenEval"}),
+        Fills(
+            table="table13",
+            group={"vbench": "T2V: VBench"},
+            columns={"quality": "Quality", "semantic": "Semantic", "total": "Total"},
+        ),
+    ),
+    datasets=("image-prompts", "geneval", "vbench"),
+    needs="a text-to-video model trained on the latents; CLIP, PickScore, GenEval and VBench with their weights",
+)
+
+_IMAGE_TASKS = {
+    "realworldqa": ("General & Knowledge", "RW-QA (test)"),
+    "ai2d": ("General & Knowledge", "AI2D (test)"),
+    "scienceqa": ("General & Knowledge", "SQA (test)"),
+    "mmmu": ("General & Knowledge", "MMMU (val)"),
+    "mathvista": ("General & Knowledge", "MathV (testmini)"),
+    "ocrbench": ("TextRich", "OCRBench (test)"),
+    "textvqa": ("TextRich", "TextVQA (val)"),
+}
+_VIDEO_TASKS = {
+    "videomme": ("General VideoQA", "VideoMME (w/o sub)"),
+    "perceptiontest": ("General VideoQA", "PercepTest (val)"),
+    "nextqa": ("General VideoQA", "NExT-QA (test)"),
+    "longvideobench": ("Long-Form Video Understanding", "LongVideoBench (val)"),
+    "mlvu": ("Long-Form Video Understanding", "MLVU (m-avg)"),
+    "lvbench": ("Long-Form Video Understanding", "LVBench (avg)"),
+}
+
+LLAVA_IMAGE = Experiment(
+    name="slowfast-llava-image",
+    title="Image understanding of SlowFast-LLaVA-1.5 on frozen features",
+    fills=tuple(
+        Fills(table="table09", group={dataset: group}, columns={"score": column})
+        for dataset, (group, column) in _IMAGE_TASKS.items()
+    ),
+    datasets=tuple(_IMAGE_TASKS),
+    needs="a SlowFast-LLaVA-1.5 trained on the frozen encoder (1B, 3B, 7B), lmms-eval with its datasets",
+)
+
+LLAVA_VIDEO = Experiment(
+    name="slowfast-llava-video",
+    title="Video understanding of SlowFast-LLaVA-1.5 on frozen features",
+    fills=tuple(
+        Fills(table="table10", group={dataset: group}, columns={"score": column})
+        for dataset, (group, column) in _VIDEO_TASKS.items()
+    ),
+    datasets=tuple(_VIDEO_TASKS),
+    needs="a SlowFast-LLaVA-1.5 trained on the frozen encoder (1B, 3B, 7B), lmms-eval with its datasets",
+)
+
+# Figures only: they fill no cell of a table.
+
+IMAGE_TO_3D = Experiment(
+    name="image-to-3d",
+    title="Image-to-3D generation (Figure 14)",
+    datasets=("toys4k",),
+    needs="Toys4k renderings, a checkpoint with its Gaussian decoder, a TRELLIS flow model trained on its latents",
+)
+
+GAN_VS_GRAM = Experiment(
+    name="ablation-gan-vs-gram",
+    title="Training with a discriminator against the Gram loss, rFID split in mean and covariance (Figure 4)",
+    datasets=("imagenet-val",),
+    needs="training images, trunk weights of LPIPS and FID",
+)
+
+SCALING = Experiment(
+    name="ablation-scaling",
+    title="Two model sizes through the training stages (Figure 7)",
+    datasets=("imagenet-val", "davis"),
+    needs="training images, videos and assets, and the checkpoints of every stage",
+)
+
+REPRESENTATION = Experiment(
+    name="representation",
+    title="t-SNE of class embeddings at every stage (Figure 8)",
+    datasets=("imagenet-val",),
+    needs="ImageNet val, the checkpoints of every stage",
+)
+
+EXPERIMENTS = (
+    VIDEO_RECON,
+    ASSET_RECON,
+    IMAGE_CLASSIFY,
+    IMAGE_RETRIEVAL,
+    VIDEO_RETRIEVAL,
+    ASSET_CLASSIFY,
+    LIGHTNINGDIT,
+    TOKENBRIDGE,
+    TEXT_TO_VIDEO,
+    LLAVA_IMAGE,
+    LLAVA_VIDEO,
+    IMAGE_TO_3D,
+    GAN_VS_GRAM,
+    SCALING,
+    REPRESENTATION,
+)
