@@ -1,0 +1,236 @@
+"""The command `atoken-bench`. Heavy imports come inside the commands: `--help` and `list` answer at once."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from atoken.errors import ATokenError
+from harness.errors import BenchError, NotBuiltYet
+
+app = typer.Typer(
+    name="atoken-bench",
+    help="Run the AToken paper's experiments on any visual tokenizer, keep the evidence, print the paper's tables.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+audit = typer.Typer(help="Check the numerics of this installation.", no_args_is_help=True, rich_markup_mode=None)
+data = typer.Typer(help="Check a dataset before a run.", no_args_is_help=True, rich_markup_mode=None)
+weights = typer.Typer(help="The trunk weights of metrics.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(audit, name="audit")
+app.add_typer(data, name="data")
+app.add_typer(weights, name="weights")
+
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of runs.")]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N, or auto: CUDA where there is one.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16: what the tokenizer computes in.")]
+Weights = Annotated[
+    list[Path] | None, typer.Option("--weights", help="Folder with metrics' trunk weights; repeatable.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail where a cell is absent.")]
+DataArgument = Annotated[str, typer.Argument(metavar="NAME[=PATH]", help="A dataset; see `list datasets`.")]
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+def _reported(command: Callable[..., None]) -> Callable[..., None]:
+    """End the command with one line on stderr and an exit code where the user can mend what happened."""
+
+    @functools.wraps(command)
+    def wrapper(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except ATokenError as error:
+            print(f"atoken-bench: {error}", file=sys.stderr)
+            raise typer.Exit(getattr(error, "exit_code", 1)) from None
+        except KeyboardInterrupt:
+            print(
+                "atoken-bench: interrupted; finished shards are kept, the same command goes on from there",
+                file=sys.stderr,
+            )
+            raise typer.Exit(130) from None
+
+    return wrapper
+
+
+@app.command("list")
+@_reported
+def list_(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[experiments|tokenizers|datasets|metrics|protocols]", show_default=False)
+    ] = None,
+) -> None:
+    """Show what there is to run, and which of the paper's experiments are planned."""
+    from harness import listing
+
+    if what is not None and what not in listing.KINDS:
+        raise BenchError(f"list {what}: not one of {', '.join(listing.KINDS)}")
+    listing.show(listing.tables(what))
+
+
+@app.command()
+@_reported
+def run(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="See `list experiments`.")],
+    *,
+    ckpt: Annotated[str | None, typer.Option(metavar="PATH|NAME", help="Checkpoint of the tokenizer.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Architecture of a checkpoint that does not say it.")] = None,
+    tokenizer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPEC", help="NAME, NAME:ARG, NAME@RATE or pkg.module:factory; repeatable."),
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[=PATH]", help="Dataset, see `list datasets`; repeatable.")
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option(metavar="NAME|all|FILE.yaml", help="How it is measured, see `list protocols`.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first N samples only.")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    token_budget: Annotated[int, typer.Option(min=1, help="Most tokens in one batch.")] = 4096,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of torch; equal figures need equal threads.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode images.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="i/n", help="This process's share, 0/n to n-1/n; then `merge`.")
+    ] = None,
+    shard_size: Annotated[int, typer.Option(min=1, help="Samples in a shard, the unit that a resume keeps.")] = 64,
+    runs: Runs = Path("runs"),
+    weights: Weights = None,
+    strict: Strict = False,
+) -> None:
+    """Run an experiment. Started again, it goes on where it stopped.
+
+    Several processes: torchrun --nproc-per-node 2 -m harness run EXPERIMENT ..., or one with --shard 0/2 and
+    one with --shard 1/2, then `merge`. The figures are those of one process.
+    """
+    from harness import registry
+    from harness.request import Request, share_of
+
+    found = registry.experiment(experiment)
+    if found.status != "built" or found.runner is None:
+        cells = "; ".join(f"{fills.table}: {', '.join(fills.columns.values())}" for fills in found.fills)
+        raise NotBuiltYet(f"{experiment} is planned and not built yet ({found.title}); it will fill {cells}")
+    request = Request(
+        tokenizers=tuple(tokenizer or ()),
+        ckpt=ckpt,
+        preset=preset,
+        data=tuple(data or ()),
+        protocol=protocol,
+        limit=limit,
+        device=device,
+        dtype=dtype,
+        token_budget=token_budget,
+        threads=threads,
+        shard_size=shard_size,
+        workers=workers,
+        share=share_of(shard),
+        runs=runs,
+        weights=tuple(weights or ()),
+        strict=strict,
+    )
+    signal.signal(signal.SIGTERM, _stop)
+    module, _, function = found.runner.partition(":")
+    getattr(importlib.import_module(module), function)(found, request)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    # What torchrun sends when another process has died, and a scheduler at the end of its time.
+    print("atoken-bench: stopped; finished shards are kept, the same command goes on from there", file=sys.stderr)
+    raise SystemExit(128 + number)
+
+
+@app.command()
+@_reported
+def merge(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's folder, as `run --shard` printed it.")],
+    strict: Strict = False,
+) -> None:
+    """Write the record of a run that processes with --shard i/n have measured."""
+    from harness.runner import merge_folder
+
+    merge_folder(run_dir, strict=strict)
+
+
+@app.command()
+@_reported
+def report(
+    runs: Runs = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("report"),
+    format_: Annotated[
+        str, typer.Option("--format", metavar="html,md,latex,csv", help="What to write.")
+    ] = "html,md,latex,csv",
+) -> None:
+    """Set the records' figures beside the paper's printed ones."""
+    from reports.command import report as write_report
+
+    write_report(runs=runs, out=out, formats=tuple(format_.split(",")))
+
+
+@audit.command()
+@_reported
+def golden(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Golden cases; those that ship where left out.")
+    ] = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+) -> None:
+    """Run the golden cases through this installation; exit 1 if one fails."""
+    from harness.golden import audit_golden
+
+    raise typer.Exit(audit_golden(folder, device=device, dtype=dtype))
+
+
+@data.command()
+@_reported
+def check(name: DataArgument) -> None:
+    """Read every sample; count them, and list what is missing or broken."""
+    from harness.data.check import check as check_data
+
+    raise typer.Exit(check_data(name))
+
+
+@data.command()
+@_reported
+def fingerprint(name: DataArgument) -> None:
+    """Print the dataset's count and the hashes of its ids and bytes."""
+    from harness.data.check import fingerprint as print_fingerprint
+
+    raise typer.Exit(print_fingerprint(name))
+
+
+@weights.command("list")
+@_reported
+def weights_list() -> None:
+    """Show which weights metrics measure with, and where a user gets them."""
+    from harness import listing
+    from harness.weights import list_rows
+
+    listing.show([listing.table("Weights", list_rows())])
+
+
+@weights.command("check")
+@_reported
+def weights_check(folders: Weights = None) -> None:
+    """Look for the weights by name and hash; exit 1 if one is absent."""
+    from harness import listing
+    from harness.weights import WeightStore, check_rows
+
+    rows = check_rows(WeightStore(folders or ()))
+    listing.show([listing.table("Weights", rows)])
+    raise typer.Exit(int(any(row["status"] == "absent" for row in rows)))

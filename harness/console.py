@@ -1,0 +1,101 @@
+"""What a run says while it works: a progress bar for people, plain lines for logs, a table at the end."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+import rich.console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+# Seconds between lines where there is no terminal.
+INTERVAL = 30.0
+
+
+class Console:
+    """Talks on stderr, so that stdout holds results alone.
+
+    Args:
+        speaks: False silences progress (one process of several speaks); lines of `say` come through.
+    """
+
+    def __init__(self, *, speaks: bool = True, stream: TextIO | None = None) -> None:
+        self._console = rich.console.Console(file=stream or sys.stderr, highlight=False, markup=False)
+        self._speaks = speaks
+
+    def say(self, line: str) -> None:
+        """One line, never wrapped: logs are searched by line."""
+        self._console.print(line, soft_wrap=True)
+
+    @contextmanager
+    def progress(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Show how far `total` samples are; the value is called with the number that was just finished."""
+        if not self._speaks or not total:
+            yield lambda count: None  # noqa: ARG005
+        elif self._console.is_terminal:
+            columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
+            with Progress(*columns, TimeRemainingColumn(), console=self._console) as bar:
+                task = bar.add_task(title, total=total)
+                yield lambda count: bar.advance(task, count)
+        else:
+            yield _Lines(self, title, total)
+
+
+class _Lines:
+    def __init__(self, console: Console, title: str, total: int) -> None:
+        self._console, self._title, self._total = console, title, total
+        self._done = 0
+        self._last = time.monotonic()
+
+    def __call__(self, count: int) -> None:
+        self._done += count
+        if time.monotonic() - self._last >= INTERVAL:
+            self._console.say(f"{self._title}: {self._done}/{self._total}")
+            self._last = time.monotonic()
+
+
+def print_record(record: Mapping[str, Any], stream: TextIO | None = None) -> None:
+    """Print a record's cells as a compact table: value, interval, n used of n expected, or why absent."""
+    console = rich.console.Console(file=stream or sys.stdout, highlight=False, markup=False)
+    samples, dataset = record["samples"], record["dataset"]
+    title = f"{record['tokenizer']['card']['title']} on {dataset['title']}, protocol {record['protocol']['name']}"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column("interval", justify="right")
+    table.add_column("n", justify="right")
+    for cell in record["cells"]:
+        of = f"/{samples['expected']:,}" if samples["expected"] else ""
+        name = f"{cell['name']} {'↑' if cell['higher_is_better'] else '↓'}"
+        if cell["absent"] is not None:
+            table.add_row(name, "absent", "", f"{cell['n']:,}{of}")
+        else:
+            unit = f" {cell['unit']}" if cell["unit"] else ""
+            table.add_row(name, number(cell["value"]) + unit, _interval(cell["interval"]), f"{cell['n']:,}{of}")
+    console.print(table)
+    for cell in record["cells"]:
+        if cell["absent"] is not None:
+            console.print(f"{cell['name']} is absent: {cell['absent']}", soft_wrap=True)
+    failed = samples["failed"]
+    if failed:
+        console.print(
+            f"{len(failed)} of {samples['selected']} samples left out, first {failed[0]['id']}: {failed[0]['reason']}",
+            soft_wrap=True,
+        )
+
+
+def number(value: float) -> str:
+    """Four significant digits, more before the point where there are more."""
+    if not math.isfinite(value):
+        return {math.inf: "inf", -math.inf: "-inf"}.get(value, "nan")
+    digits = 3 - math.floor(math.log10(abs(value))) if value else 3
+    return f"{value:.{min(max(digits, 0), 6)}f}"
+
+
+def _interval(interval: list[float] | None) -> str:
+    return "" if interval is None else f"{number(interval[0])} to {number(interval[1])}"

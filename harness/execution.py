@@ -1,0 +1,239 @@
+"""Carries out one plan: measures this process's shards, skips those that stand, merges when all are done."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness import provenance, records, shards
+from harness.console import Console
+from harness.data.prepare import Pipeline, eight_bit
+from harness.errors import BenchError
+from harness.loading import Failed, Prepared, eight_bit_pixels, prepared
+from harness.measuring import Measurer, joined
+from harness.merge import merge
+from harness.packing import packs
+from harness.plan import Plan, Share
+from harness.storage import FolderLock, make_folder, write_atomically
+
+REQUEST = "run.json"
+
+
+def execute(plan: Plan, runs: Path, *, share: Share, workers: int, console: Console) -> dict[str, Any] | None:
+    """Measure this process's share of a run and, where it is the last to finish, write the record.
+
+    Args:
+        runs: folder below which the run's own folder lies.
+        workers: processes that decode images.
+
+    Returns:
+        The record, or None where other processes still have shards to do or the merge is another's.
+
+    Raises:
+        BenchError: nothing to measure, a folder that cannot be written, another run that writes there.
+    """
+    if not plan.selected:
+        raise BenchError(f"dataset {plan.dataset.name}: no samples; check its path and --limit")
+    folder = plan.folder(runs)
+    make_folder(folder / "shards")
+    before = _written(folder)
+    with FolderLock(folder) as lock:
+        mine = share.of(plan.shards)
+        lock.claim_shards(mine)
+        execution = _Execution(plan, folder, workers, console)
+        execution.find_settings(lock)
+        execution.sweep(mine)
+        execution.measure(mine)
+        if not share.merges:
+            return None
+        lock.wait_for(FolderLock.MERGE)
+        if missing := execution.missing():
+            console.say(f"{folder}: {len(missing)} shards are with other processes; the last one writes the record")
+            return None
+        if share.count > 1 and _written(folder) != before:
+            return None  # another process was the last, and has written it while this one waited
+        return merge(plan, folder, execution.found, execution.pipeline)
+
+
+def merge_only(plan: Plan, folder: Path, console: Console) -> dict[str, Any]:
+    """Write the record of shards that plain processes measured (``--shard i/n``).
+
+    Raises:
+        BenchError: shards are missing or still being written; says which and how to get them.
+    """
+    with FolderLock(folder) as lock:
+        lock.claim_shards(range(plan.shards))
+        execution = _Execution(plan, folder, 0, console)
+        execution.restore_settings()
+        for shard in range(plan.shards):
+            execution.stands(shard)
+        if missing := execution.missing():
+            raise BenchError(
+                f"{folder}: {len(missing)} of {plan.shards} shards are missing (first: {missing[0]}); finish the run "
+                "with this version of the code, then merge"
+            )
+        return merge(plan, folder, execution.found, execution.pipeline)
+
+
+def _written(folder: Path) -> int | None:
+    try:
+        return (folder / records.NAME).stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
+
+
+class _Execution:
+    """A plan in its folder.
+
+    Attributes:
+        found: settings that the tokenizer found on this set, as JSON has them (so that a shard's hash is
+            the same in this start and the next); None for tokenizers that look for none.
+    """
+
+    def __init__(self, plan: Plan, folder: Path, workers: int, console: Console) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.workers = workers
+        self.console = console
+        self.pipeline = Pipeline.parse(plan.protocol.prepare)
+        self.found: dict[str, Any] | None = None
+
+    def find_settings(self, lock: FolderLock) -> None:
+        """Let a tokenizer that is fitted to the set look at it, once for all processes and later starts."""
+        lock.wait_for(FolderLock.PREPARE)
+        try:
+            tokenizer = self.plan.tokenizer
+            if tokenizer.needs_prepare and not self._restored():
+                self.console.say(f"{tokenizer.card.name}: looks at {self.plan.selected} samples for its settings")
+                tokenizer.prepare(self._eight_bit_images())
+                self.found = dict(json.loads(json.dumps(tokenizer.card.settings)))
+            content = {
+                "schema": 1,
+                "request": self.plan.request,
+                "identity": self.plan.identity(),
+                "found": None if self.found is None else {"basis": self.plan.basis, "settings": self.found},
+            }
+            write_atomically(self.folder / REQUEST, json.dumps(content, indent=1).encode())
+        finally:
+            lock.release(FolderLock.PREPARE)
+
+    def restore_settings(self) -> None:
+        """Take the settings that the measuring processes found.
+
+        Raises:
+            BenchError: there are none yet.
+        """
+        if self.plan.tokenizer.needs_prepare and not self._restored():
+            raise BenchError(f"{self.folder}: no shard of this run is finished by this version of the code; run it")
+
+    def _restored(self) -> bool:
+        path = self.folder / REQUEST
+        try:
+            stored = json.loads(path.read_bytes())["found"]
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BenchError(f"{path}: not readable ({error}); delete the file and run again") from error
+        if not stored or stored["basis"] != self.plan.basis:
+            return False  # found on other samples, or by other code
+        self.found = dict(stored["settings"])
+        self.plan.tokenizer.restore(self.found)
+        return True
+
+    def _eight_bit_images(self) -> Iterator[np.ndarray]:
+        plan = self.plan
+        for item in prepared(plan.dataset, self.pipeline, range(plan.selected), workers=self.workers):
+            if isinstance(item, Prepared):
+                yield eight_bit_pixels(item.pixels, lambda x: eight_bit(x, plan.protocol.eight_bit))
+
+    def path(self, shard: int) -> Path:
+        return self.folder / "shards" / self.plan.shard_name(shard, self.found)
+
+    def sweep(self, mine: range) -> None:
+        """Remove what a killed process left half-written of the shards that are ours now."""
+        for shard in mine:
+            for aside in (self.folder / "shards").glob(f".{shard:05d}-of-*.tmp"):
+                aside.unlink(missing_ok=True)
+
+    def stands(self, shard: int) -> bool:
+        """Whether a shard is finished and whole; a damaged one is removed and said."""
+        path = self.path(shard)
+        if not path.exists():
+            return False
+        try:
+            shards.read(path)
+        except shards.DamagedShard as error:
+            self.console.say(f"{path}: {error}; it has to be measured again")
+            path.unlink()
+            return False
+        return True
+
+    def missing(self) -> list[int]:
+        """Shards that nobody has finished."""
+        there = {path.name for path in (self.folder / "shards").iterdir()}
+        return [shard for shard in range(self.plan.shards) if self.path(shard).name not in there]
+
+    def measure(self, mine: range) -> None:
+        """Measure those of our shards that do not stand."""
+        plan = self.plan
+        todo = [shard for shard in mine if not self.stands(shard)]
+        if len(todo) < len(mine):
+            self.console.say(f"{self.folder}: {len(mine) - len(todo)} finished shards stand")
+        measurer = Measurer(plan.tokenizer, plan.protocol, plan.metrics, plan.settings.device)
+        indices = [index for shard in todo for index in plan.indices(shard)]
+        # One stream over all shards: the workers read ahead across their borders.
+        stream = prepared(plan.dataset, self.pipeline, indices, workers=self.workers)
+        title = f"{plan.tokenizer.card.name} on {plan.dataset.name} ({plan.protocol.name})"
+        with self.console.progress(title, len(indices)) as advance:
+            for index in todo:
+                shard = self._measure_shard(measurer, index, islice(stream, len(plan.indices(index))), advance)
+                for failure in shard.failed:
+                    self.console.say(f"{failure['id']}: {failure['reason']}; left out")
+                shards.write(self.path(index), shard)
+
+    def _measure_shard(
+        self, measurer: Measurer, index: int, items: Iterator[Prepared | Failed], advance: Callable[[int], None]
+    ) -> shards.Shard:
+        plan = self.plan
+        started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+        failed: list[Failed] = []
+
+        def readable() -> Iterator[Prepared]:
+            for item in items:
+                if isinstance(item, Prepared):
+                    yield item
+                else:
+                    failed.append(item)
+                    advance(1)
+
+        parts = []
+        for pack in packs(readable(), measurer.tokens, plan.settings.token_budget):
+            parts.append(measurer.measure(pack))
+            advance(len(pack))
+        failed += [failure for part in parts for failure in part.failed]
+        place = {plan.dataset.samples[i].id: i for i in plan.indices(index)}
+        device = plan.settings.device
+        return shards.Shard(
+            index=index,
+            rows=[row for part in parts for row in part.rows],
+            failed=[asdict(failure) for failure in sorted(failed, key=lambda failure: place[failure.id])],
+            columns=joined([part.columns for part in parts]),
+            features=joined([part.features for part in parts]),
+            work={
+                "started": started,
+                "wall_s": time.perf_counter() - clock,
+                "device_name": provenance.device_name(device),
+                "threads": torch.get_num_threads(),
+                "peak_rss_bytes": provenance.peak_rss_bytes(),
+                "peak_device_bytes": torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else None,
+            },
+        )

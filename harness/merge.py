@@ -1,0 +1,191 @@
+"""Turns a run's shard files into its record: the same code for one process and for many."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness import gallery, provenance, records, shards
+from harness.data.fingerprint import content_sha256
+from harness.data.prepare import Pipeline
+from harness.errors import BenchError
+from harness.metrics.base import Cell
+from harness.plan import Plan
+from harness.shards import DamagedShard, Row, Shard, StreamedFeatures
+from harness.storage import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SAMPLES = "samples.parquet"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evidence:
+    """All shards of a run, without their features.
+
+    Attributes:
+        shards: in order; rows and failures are the run's when strung together.
+        files: ``{"index", "file", "sha256", "n"}`` of each.
+        columns: float64 ``[n]`` by name, in the dataset's order.
+    """
+
+    shards: Sequence[Shard]
+    files: Sequence[dict[str, Any]]
+    columns: Mapping[str, np.ndarray]
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for shard in self.shards for row in shard.rows]
+
+
+def merge(plan: Plan, folder: Path, found: dict[str, Any] | None, pipeline: Pipeline) -> dict[str, Any]:
+    """Read every shard, compute the cells, write table, gallery and, last, the record.
+
+    Args:
+        found: settings that `Tokenizer.prepare` found; the tokenizer has them already.
+
+    Raises:
+        BenchError: no sample could be read at all, or a file cannot be written.
+    """
+    paths = [folder / "shards" / plan.shard_name(shard, found) for shard in range(plan.shards)]
+    evidence = _collect(paths, plan)
+    rows = evidence.rows
+    if not rows:
+        first = evidence.shards[0].failed[0]
+        raise BenchError(
+            f"dataset {plan.dataset.name}: none of {plan.selected} samples could be measured; "
+            f"the first, {first['id']}: {first['reason']}"
+        )
+    features = StreamedFeatures(paths, [len(shard.rows) for shard in evidence.shards])
+    cells = [
+        cell for metric in plan.metrics for cell in metric.cells(evidence.columns, features, seed=plan.protocol.seed)
+    ]
+    cells = _in_protocol_order([*cells, *plan.absent], plan)
+    _write_table(folder / SAMPLES, rows, evidence.columns)
+    pictures = gallery.write(plan, folder, pipeline, [row.id for row in rows], evidence.columns)
+    record = _record(plan, evidence, cells, pictures)
+    records.save(folder, record)
+    # Shards of an older code or other weights, which this record replaces.
+    for path in (folder / "shards").glob("*.safetensors"):
+        if path not in paths:
+            path.unlink()
+    return record
+
+
+def _collect(paths: Sequence[Path], plan: Plan) -> Evidence:
+    read: list[Shard] = []
+    files = []
+    for index, path in enumerate(paths):
+        try:
+            shard = shards.read(path)
+        except DamagedShard as error:
+            raise BenchError(f"{path}: {error}; run the same command again, it measures this shard anew") from error
+        columns = shard.columns
+        read.append(Shard(index=index, rows=shard.rows, failed=shard.failed, columns=columns, work=shard.work))
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        files.append({"index": index, "file": f"shards/{path.name}", "sha256": sha256, "n": len(shard.rows)})
+    names = [name for metric in plan.metrics for name in metric.columns]
+    full = [shard.columns for shard in read if shard.rows]
+    columns = {name: np.concatenate([part[name] for part in full]) for name in names} if full else {}
+    return Evidence(shards=read, files=files, columns=columns)
+
+
+def _in_protocol_order(cells: Sequence[Cell], plan: Plan) -> list[Cell]:
+    """By the protocol's list; a metric's further cells (``rFID mean term``) follow the one they start with."""
+    names = [spec.name for spec in plan.protocol.metrics]
+
+    def place(cell: Cell) -> int:
+        if cell.name in names:
+            return names.index(cell.name)
+        starts = [name for name in names if cell.name.startswith(name)]
+        return names.index(max(starts, key=len)) if starts else len(names)
+
+    return sorted(cells, key=place)
+
+
+def table(rows: Sequence[Row], columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """The per-sample table: what is known of each sample, then every metric's column."""
+    import pandas as pd
+
+    frame = pd.DataFrame([asdict(row) for row in rows])
+    order = ["id", "label", "sha256", "height", "width", "height_in", "width_in", "encode_ms", "decode_ms", "tokens"]
+    frame = frame[order].astype({"label": "Int64"})
+    return frame.assign(**columns)
+
+
+def _write_table(path: Path, rows: Sequence[Row], columns: Mapping[str, np.ndarray]) -> None:
+    data = io.BytesIO()
+    table(rows, columns).to_parquet(data, index=False)
+    write_atomically(path, data.getvalue())
+
+
+def _record(
+    plan: Plan, evidence: Evidence, cells: Sequence[Cell], pictures: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    rows, work = evidence.rows, [shard.work for shard in evidence.shards]
+    encode_ms, decode_ms = (sum(getattr(row, name) for row in rows) for name in ("encode_ms", "decode_ms"))
+    seconds = (encode_ms + decode_ms) / 1000
+    device_peaks = [part["peak_device_bytes"] for part in work if part["peak_device_bytes"] is not None]
+    dataset, protocol = plan.dataset, plan.protocol
+    return {
+        "schema": records.SCHEMA,
+        "experiment": plan.experiment,
+        "tokenizer": {"spec": plan.spec, "card": asdict(plan.tokenizer.card)},
+        "protocol": {
+            "name": protocol.name,
+            "version": protocol.version,
+            "sha256": protocol.sha256,
+            "content": protocol.content(),
+        },
+        "dataset": {
+            "name": dataset.name,
+            "title": dataset.title,
+            "count": len(dataset),
+            "expected": dataset.expected,
+            "ids_sha256": plan.ids_sha256,
+            "content_sha256": content_sha256((row.id, row.sha256) for row in rows),
+            "credits": dataset.credits,
+        },
+        "samples": {
+            "expected": plan.expected,
+            "selected": plan.selected,
+            "used": len(rows),
+            "failed": [dict(failed) for shard in evidence.shards for failed in shard.failed],
+        },
+        "cells": [_cell(cell) for cell in cells],
+        "weights": plan.weights(),
+        "settings": {
+            **plan.settings.identity(),
+            "threads": sorted({part["threads"] for part in work})[-1],
+            "shards": plan.shards,
+            "seed": protocol.seed,
+        },
+        "environment": provenance.environment(sorted({part["device_name"] for part in work})),
+        "code": provenance.code(),
+        "time": {
+            "started": min(part["started"] for part in work),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "wall_s": sum(part["wall_s"] for part in work),
+            "encode_ms": encode_ms / len(rows),
+            "decode_ms": decode_ms / len(rows),
+            "tokens_per_s": sum(row.tokens for row in rows) / seconds if seconds else None,
+        },
+        "memory": {
+            "peak_rss_bytes": max(part["peak_rss_bytes"] for part in work),
+            "peak_device_bytes": max(device_peaks, default=None),
+        },
+        "shards": list(evidence.files),
+        "gallery": list(pictures),
+    }
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    return {**asdict(cell), "interval": None if cell.interval is None else list(cell.interval)}

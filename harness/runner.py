@@ -1,0 +1,284 @@
+"""Runs an image experiment: every tokenizer on every dataset under every protocol that was asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from atoken.errors import ATokenError
+from harness import protocol as protocols
+from harness import provenance, registry
+from harness.console import Console, print_record
+from harness.data.base import Dataset
+from harness.data.sources import open_dataset
+from harness.errors import BenchError
+from harness.execution import REQUEST, execute, merge_only
+from harness.experiment import Experiment
+from harness.metrics.base import Cell, Metric
+from harness.metrics.registry import build_metrics
+from harness.plan import Plan, Settings
+from harness.protocol import Protocol
+from harness.request import DTYPES, Request, default_threads, default_workers
+from harness.storage import make_folder
+from harness.tokenizers.base import Tokenizer
+from harness.weights import WeightStore
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A tokenizer to run: as it was asked for, and built."""
+
+    spec: str
+    ckpt: str | None
+    preset: str | None
+    tokenizer: Tokenizer
+
+
+def run(experiment: Experiment, request: Request) -> None:
+    """Carry out an image experiment and print each record's table.
+
+    Raises:
+        BenchError: something is missing (all of it is said at once), a run fails, or with `strict` a cell
+            is absent.
+    """
+    settings = _settings(request)
+    problems: list[str] = []
+    texts = request.data or experiment.datasets[:1]
+    datasets = [d for text in texts if (d := _try(problems, _dataset, text)) is not None]
+    asked = _protocols(experiment, request.protocol, problems)
+    rows = _tokenizers(experiment, request, settings, problems)
+    _try(problems, make_folder, request.runs)
+    store = WeightStore(request.weights)
+    problems += [f"--weights {folder}: no such folder" for folder in request.weights if not folder.is_dir()]
+    if problems:
+        raise BenchError("\n".join(problems))
+    use_numerics(settings)
+
+    console = Console(speaks=request.share.index == 0)
+    absent: list[str] = []
+    failed: list[str] = []
+    total = len(rows) * len(datasets) * len(asked)
+    while rows:
+        row = rows.pop(0)  # its memory is free once its runs are done
+        for text, dataset in zip(texts, datasets, strict=True):
+            for protocol in asked:
+                try:
+                    plan = _plan(
+                        experiment,
+                        request,
+                        row,
+                        dataset=dataset,
+                        data=text,
+                        protocol=protocol,
+                        settings=settings,
+                        store=store,
+                    )
+                    absent += _carry_out(plan, request, console)
+                except ATokenError as error:
+                    if total == 1:
+                        raise
+                    # The other rows of a night's work need not wait for somebody to mend this one.
+                    console.say(f"{row.spec}: {error}")
+                    failed.append(f"{row.spec} on {dataset.name} ({protocol.name})")
+    if failed:
+        raise BenchError(f"{len(failed)} of {total} runs failed: {', '.join(failed)}; the reasons stand above")
+    if request.strict and absent:
+        raise BenchError(f"--strict: {len(absent)} cells are absent: {', '.join(absent)}; the reasons stand above")
+
+
+def _carry_out(plan: Plan, request: Request, console: Console) -> list[str]:
+    """One run; the names of its absent cells."""
+    workers = default_workers() if request.workers is None else request.workers
+    record = execute(plan, request.runs, share=request.share, workers=workers, console=console)
+    if record is not None:
+        print_record(record)
+        return [f"{cell['name']} of {plan.spec}" for cell in record["cells"] if cell["absent"]]
+    if not request.share.merges:
+        folder = plan.folder(request.runs)
+        console.say(f"{folder}: this share is done; when all are, atoken-bench merge {folder}")
+    return []
+
+
+def merge_folder(folder: Path, *, strict: bool) -> None:
+    """Write the record of a run whose shards plain processes have measured, and print its table.
+
+    Raises:
+        BenchError: no run there, shards are missing, or with `strict` a cell is absent.
+    """
+    try:
+        request = json.loads((folder / REQUEST).read_bytes())["request"]
+    except FileNotFoundError:
+        raise BenchError(f"{folder}: no run in this folder ({REQUEST} is missing)") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise BenchError(f"{folder / REQUEST}: not readable ({error}); run the same command again") from error
+    settings = Settings(**{**request["settings"], "device": _device(request["settings"]["device"])})
+    use_numerics(settings)
+    tokenizer = _create(request["tokenizer"], request["ckpt"], request["preset"], settings)
+    protocol = Protocol.from_content(request["protocol"], str(folder / REQUEST))
+    store = WeightStore([Path(path) for path in request["weights"]])
+    metrics, absent = _metrics(protocol, store, settings.device, tokenizer)
+    plan = Plan(
+        experiment=request["experiment"],
+        spec=_spec(request["tokenizer"], request["ckpt"]),
+        tokenizer=tokenizer,
+        dataset=_dataset(request["data"]),
+        protocol=protocol,
+        metrics=metrics,
+        absent=absent,
+        settings=settings,
+        software=_software(request["tokenizer"]),
+        request=request,
+    )
+    now = plan.folder(Path()).name
+    if now != folder.resolve().name:
+        raise BenchError(f"{folder}: its tokenizer or dataset has changed (the run would be {now}); run it again")
+    record = merge_only(plan, folder, Console())
+    print_record(record)
+    missing = [cell["name"] for cell in record["cells"] if cell["absent"]]
+    if strict and missing:
+        raise BenchError(f"--strict: {len(missing)} cells are absent: {', '.join(missing)}")
+
+
+def use_numerics(settings: Settings) -> None:
+    """Make torch compute what the settings say, the same way every time: no TF32 behind float32's name."""
+    torch.set_num_threads(settings.threads)
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    if settings.device.startswith("cuda"):
+        torch.cuda.set_device(settings.device)
+
+
+def _settings(request: Request) -> Settings:
+    if request.dtype not in DTYPES:
+        raise BenchError(f"--dtype {request.dtype}: not one of {', '.join(DTYPES)}")
+    return Settings(
+        device=_device(request.device),
+        dtype=request.dtype,
+        threads=request.threads or default_threads(),
+        token_budget=request.token_budget,
+        shard_size=request.shard_size,
+        limit=request.limit,
+    )
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise BenchError(f"--device {name}: not a device; write cpu, cuda or cuda:N") from None
+    if device.type == "cpu":
+        return "cpu"
+    if device.type != "cuda" or not torch.cuda.is_available():
+        raise BenchError(f"--device {name}: not on this machine; use --device cpu")
+    index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
+    if index >= torch.cuda.device_count():
+        raise BenchError(f"--device cuda:{index}: this machine has {torch.cuda.device_count()} CUDA devices")
+    return f"cuda:{index}"
+
+
+def _dataset(text: str) -> Dataset:
+    name, _, location = text.partition("=")
+    return open_dataset(name, location or None)
+
+
+def _protocols(experiment: Experiment, name: str | None, problems: list[str]) -> list[Protocol]:
+    if name == "all":
+        names: Sequence[str] = experiment.protocols
+    else:
+        names = [name] if name else experiment.protocols[:1]
+    return [p for n in names if (p := _try(problems, protocols.load, experiment.name, n))]
+
+
+def _tokenizers(experiment: Experiment, request: Request, settings: Settings, problems: list[str]) -> list[_Row]:
+    specs = request.tokenizers
+    ckpt, preset = request.ckpt, request.preset
+    if not specs:
+        specs = ("atoken",) if ckpt else experiment.tokenizers
+    if ckpt and len(specs) > 1:
+        problems.append(f"--ckpt {ckpt}: which of {len(specs)} tokenizers is it for? Write --tokenizer NAME:CKPT")
+        return []
+    rows = []
+    for spec in specs:
+        takes_preset = preset if spec.partition(":")[0] == "atoken" or len(specs) == 1 else None
+        built = _try(problems, _create, spec, ckpt, takes_preset, settings)
+        if built is not None:
+            rows.append(_Row(spec, ckpt, takes_preset, built))
+    return rows
+
+
+def _create(spec: str, ckpt: str | None, preset: str | None, settings: Settings) -> Tokenizer:
+    return registry.create_tokenizer(spec, ckpt=ckpt, preset=preset, device=settings.device, dtype=settings.dtype)
+
+
+def _plan(
+    experiment: Experiment,
+    request: Request,
+    row: _Row,
+    *,
+    dataset: Dataset,
+    data: str,
+    protocol: Protocol,
+    settings: Settings,
+    store: WeightStore,
+) -> Plan:
+    tokenizer = row.tokenizer
+    if tokenizer.needs_prepare:
+        # What it finds on one set must not be what it starts from on the next.
+        tokenizer = _create(row.spec, row.ckpt, row.preset, settings)
+    metrics, absent = _metrics(protocol, store, settings.device, tokenizer)
+    return Plan(
+        experiment=experiment.name,
+        spec=_spec(row.spec, row.ckpt),
+        tokenizer=tokenizer,
+        dataset=dataset,
+        protocol=protocol,
+        metrics=metrics,
+        absent=absent,
+        settings=settings,
+        software=_software(row.spec),
+        request={
+            "experiment": experiment.name,
+            "tokenizer": row.spec,
+            "ckpt": row.ckpt,
+            "preset": row.preset,
+            "data": data,
+            "protocol": protocol.content(),
+            "settings": settings.identity() | {"threads": settings.threads},
+            "weights": [str(folder.resolve()) for folder in request.weights],
+        },
+    )
+
+
+def _metrics(
+    protocol: Protocol, store: WeightStore, device: str, tokenizer: Tokenizer
+) -> tuple[list[Metric], list[Cell]]:
+    return build_metrics(protocol, store, torch.device(device), codebook_size=tokenizer.card.codebook_size)
+
+
+def _software(spec: str) -> dict[str, Any]:
+    return {**provenance.software(), "tokenizer_source": registry.source_sha256(spec)}
+
+
+def _spec(spec: str, ckpt: str | None) -> str:
+    return spec if ckpt is None else f"{spec}:{ckpt}"
+
+
+def _try(problems: list[str], function: Callable[..., T], *arguments: Any) -> T | None:
+    """Call it; a problem that the user can mend joins the list, so that all are said at once."""
+    try:
+        return function(*arguments)
+    except ATokenError as error:
+        problems.append(str(error))
+        return None
