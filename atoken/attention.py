@@ -4,11 +4,14 @@ Shapes: L rows of queries, M rows of keys, H heads, D channels a head. Segment i
 consecutive rows of the former and `keys[i]` of the latter.
 """
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate, groupby
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -20,29 +23,66 @@ VarlenKernel = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, int, int], Tens
 """(q [L,H,D], k [M,H,D], v [M,H,D], cumulative q, cumulative k, longest q, longest k) -> [L,H,D]"""
 
 
+@lru_cache(maxsize=1)
+def _varlen_kernel() -> VarlenKernel | None:
+    """The packed CUDA kernel of this installation: torch's own, else flash-attn's, else none."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        try:
+            from flash_attn import flash_attn_varlen_func  # type: ignore[import-not-found]
+        except ImportError:
+            return None
+        return cast(VarlenKernel, flash_attn_varlen_func)
+    if "num_splits" not in inspect.signature(varlen_attn).parameters:
+        return cast(VarlenKernel, varlen_attn)
+    # Split keys would let the longest batch mate choose the order of an item's sums.
+    return cast(VarlenKernel, partial(varlen_attn, num_splits=1))
+
+
+def _packed_kernel(device: torch.device, dtype: torch.dtype) -> VarlenKernel | None:
+    """The varlen kernel where device and arithmetic allow it."""
+    if torch.is_autocast_enabled(device.type):
+        dtype = torch.get_autocast_dtype(device.type)
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return None
+    return _varlen_kernel() if torch.cuda.get_device_capability(device) >= (8, 0) else None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Segments:
     """Lengths of the segments, in the forms that the kernels want.
 
     Attributes:
-        runs: (count, queries, keys) of consecutive segments with equal lengths: one kernel each.
-        cumulative_queries, cumulative_keys: [segments + 1] int32 on the device, for varlen kernels.
+        runs: (count, queries, keys) of consecutive segments with equal lengths: one SDPA each.
+        kernel: the packed kernel, or None to run SDPA over `runs`.
+        cumulative_queries, cumulative_keys: [segments + 1] int32 on the device, for the kernel.
         longest_queries, longest_keys: largest lengths.
     """
 
     runs: tuple[tuple[int, int, int], ...]
+    kernel: VarlenKernel | None
     cumulative_queries: Tensor
     cumulative_keys: Tensor
     longest_queries: int
     longest_keys: int
 
     @classmethod
-    def of(cls, queries: list[int], keys: list[int] | None = None, *, device: torch.device) -> "Segments":
-        """From the row counts of each segment; `keys` equal to `queries` unless given."""
+    def of(
+        cls, queries: list[int], keys: list[int] | None = None, *, device: torch.device, dtype: torch.dtype
+    ) -> Segments:
+        """From the row counts of each segment; `keys` equal to `queries` unless given.
+
+        The kernel is chosen here, once for a forward pass.
+
+        Args:
+            dtype: in which attention will run, unless autocast is on.
+        """
         keys = queries if keys is None else keys
         runs = groupby(zip(queries, keys, strict=True))
         return cls(
             tuple((len(list(group)), q, k) for (q, k), group in runs),
+            _packed_kernel(device, dtype),
             _cumulative(queries, device),
             _cumulative(keys, device),
             max(queries),
@@ -54,44 +94,16 @@ def _cumulative(lengths: list[int], device: torch.device) -> Tensor:
     return torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int32, device=device)
 
 
-@lru_cache(maxsize=1)
-def _varlen_kernel() -> VarlenKernel | None:
-    """The packed CUDA kernel of this installation: torch's own, else flash-attn's, else none."""
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        try:
-            from flash_attn import flash_attn_varlen_func
-        except ImportError:
-            return None
-        kernel: VarlenKernel = flash_attn_varlen_func
-        return kernel
-    if "num_splits" not in inspect.signature(varlen_attn).parameters:
-        return varlen_attn
-    # Split keys would let the longest batch mate choose the order of an item's sums.
-    return lambda q, k, v, cu_q, cu_k, max_q, max_k: varlen_attn(q, k, v, cu_q, cu_k, max_q, max_k, num_splits=1)
-
-
-@lru_cache(maxsize=16)
-def _packed_kernel(device: torch.device, dtype: torch.dtype) -> VarlenKernel | None:
-    """The varlen kernel where device and dtype allow it; chosen once for each pair."""
-    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
-        return None
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        return None
-    return _varlen_kernel()
-
-
 # Run lengths are Python numbers: traced, each new mix of sizes would compile the blocks anew.
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attend_runs(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
     outputs = []
     q_start = k_start = 0
     for count, n_q, n_k in segments.runs:
         q_end, k_end = q_start + count * n_q, k_start + count * n_k
-        run_q = q[q_start:q_end].unflatten(0, (count, n_q)).transpose(1, 2)
-        run_k = k[k_start:k_end].unflatten(0, (count, n_k)).transpose(1, 2)
-        run_v = v[k_start:k_end].unflatten(0, (count, n_k)).transpose(1, 2)
+        run_q = torch.unflatten(q[q_start:q_end], 0, (count, n_q)).transpose(1, 2)
+        run_k = torch.unflatten(k[k_start:k_end], 0, (count, n_k)).transpose(1, 2)
+        run_v = torch.unflatten(v[k_start:k_end], 0, (count, n_k)).transpose(1, 2)
         out = scaled_dot_product_attention(run_q, run_k, run_v)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
         q_start, k_start = q_end, k_end
@@ -110,10 +122,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
     Returns:
         [L, H, D].
     """
-    kernel = _packed_kernel(q.device, q.dtype)
-    if kernel is None:
-        return _attend_runs(q, k, v, segments)
-    return kernel(
+    if segments.kernel is None:
+        looped: Tensor = _attend_runs(q, k, v, segments)
+        return looped
+    return segments.kernel(
         q,
         k,
         v,

@@ -87,10 +87,13 @@ def open_weights(source: Source) -> Weights:
         CheckpointError: another kind of file, a broken one, or one that wants to run code.
     """
     path = source.weights
-    if path.suffix == ".safetensors":
-        return SafetensorsWeights(path)
-    if path.suffix in (".pt", ".pth"):
-        return PickleWeights(path)
+    try:
+        if path.suffix == ".safetensors":
+            return SafetensorsWeights(path)
+        if path.suffix in (".pt", ".pth"):
+            return PickleWeights(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}; check its permissions") from None
     raise CheckpointError(f"{path}: unknown kind {path.suffix!r}; give .safetensors, .pt or .pth")
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from atoken.errors import InputError
 from atoken.tokens import ItemSpec, SparseTokens
 
-__all__ = ["Fit", "Frames", "Pixels", "pack_pixels", "to_uint8", "unpack_pixels"]
+__all__ = ["Fit", "Frames", "Pixels", "check_raster", "pack_pixels", "to_uint8", "unpack_pixels"]
 
 Patch = tuple[int, int, int]
 Pixels = np.ndarray[Any, Any] | Tensor | Image.Image
@@ -70,9 +70,30 @@ def pack_pixels(
     pt, ph, pw = patch
     features = torch.zeros(sum(lengths), pt * ph * pw * 3, device=device)
     coords = [_raster(grid) for grid in grids]
-    for rows, clip, spec, grid in zip(features.split(lengths), clips, specs, grids, strict=True):
+    for rows, clip, spec, grid in zip(features.split_with_sizes(lengths), clips, specs, grids, strict=True):
         _fill(rows, clip, spec, grid, patch)
     return SparseTokens(features, torch.cat(coords).to(device), lengths, tuple(specs))
+
+
+def check_raster(tokens: SparseTokens, patch: Patch = (4, 16, 16)) -> None:
+    """Make sure that pixels can be put together from `tokens`, before any work goes into them.
+
+    Raises:
+        InputError: the coordinates of an item are not the full raster that its spec says.
+    """
+    for item in tokens.split():
+        spec = item.items[0]
+        t, h, w = spec.grid(patch)
+        raster = t * h * w == len(item.coords)
+        if raster:
+            coords = item.coords.clone()
+            coords[:, 0] -= item.coords[0, 0]
+            raster = torch.equal(coords, _raster((t, h, w)).to(coords.device))
+        if not raster:
+            raise InputError(
+                f"{spec.kind} of {spec.out_frames}x{spec.out_height}x{spec.out_width}: its {len(item.coords)} "
+                f"tokens are not the {t}x{h}x{w} raster that its size needs; keep all tokens, in order"
+            )
 
 
 def unpack_pixels(tokens: SparseTokens, patch: Patch = (4, 16, 16)) -> list[Tensor]:
@@ -82,22 +103,15 @@ def unpack_pixels(tokens: SparseTokens, patch: Patch = (4, 16, 16)) -> list[Tens
         Per item [T, H, W, 3], the dtype and device of the features, not clamped; T is 1 for images.
 
     Raises:
-        InputError: the coordinates of an item are not the full raster that its spec says.
+        InputError: as `check_raster`.
     """
+    check_raster(tokens, patch)
     out = []
     pt, ph, pw = patch
-    for item in tokens.split():
-        spec = item.items[0]
-        t, h, w = grid = spec.grid(patch)
-        raster = _raster(grid).to(item.coords.device)
-        coords = item.coords.clone()
-        coords[:, 0] -= item.coords[0, 0]
-        if not torch.equal(coords, raster):
-            raise InputError(
-                f"{spec.kind} of {spec.out_height}x{spec.out_width}: its {len(coords)} tokens are "
-                f"not the {t}x{h}x{w} raster that its size needs; keep all tokens, in order"
-            )
-        cells = item.features.view(t, h, w, pt, ph, pw, 3)[:, :, :, : spec.out_frames]
+    for rows, spec in zip(tokens.features.split_with_sizes(tokens.lengths), tokens.items, strict=True):
+        t, h, w = spec.grid(patch)
+        # A single group of frames keeps only those that are asked for: an image needs one of four.
+        cells = rows.view(t, h, w, pt, ph, pw, 3)[:, :, :, : spec.out_frames]
         clip = cells.permute(0, 3, 1, 4, 2, 5, 6).reshape(-1, h * ph, w * pw, 3)
         out.append(clip[: spec.out_frames, : spec.out_height, : spec.out_width])
     return out
@@ -115,6 +129,8 @@ def _as_clip(item: Pixels) -> tuple[Tensor, bool]:
     if isinstance(item, np.ndarray):
         if item.dtype.kind not in "uif":
             raise InputError(f"pixels must be uint8 or float, got {item.dtype}")
+        if item.dtype.itemsize > 8 or not item.dtype.isnative:
+            raise InputError(f"pixels of type {item.dtype} are not supported; use uint8 or float32")
         # torch shares the memory; it cannot share read-only or negatively strided arrays.
         plain = np.ascontiguousarray(item)
         item = torch.from_numpy(plain if plain.flags.writeable else plain.copy())

@@ -23,7 +23,7 @@ class _ProbeAttention(nn.Module):
     def forward(self, probe: Tensor, x: Tensor, lengths: Sequence[int]) -> Tensor:
         q = self.to_q(probe).unflatten(-1, (self.heads, self.head_dim))
         k, v = self.to_kv(x).unflatten(-1, (2, self.heads, self.head_dim)).unbind(1)
-        segments = Segments.of([1] * len(lengths), list(lengths), device=x.device)
+        segments = Segments.of([1] * len(lengths), list(lengths), device=x.device, dtype=x.dtype)
         queries = q.expand(len(lengths), -1, -1)
         out: Tensor = self.to_out(attend(queries, k, v, segments).flatten(1))
         return out

@@ -39,7 +39,8 @@ class FSQ(nn.Module):
             [atanh(o / h) for o, h in zip(self._offset, self._half_range, strict=True)],
             dtype=torch.float32,
         )
-        return torch.tanh(z.float() + shift) * half - offset
+        bounded: Tensor = torch.tanh(z.float() + shift) * half - offset
+        return bounded
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Quantise latents.
@@ -55,7 +56,7 @@ class FSQ(nn.Module):
         rounded = bounded.detach().round()
         half = rounded.new_tensor(self._half_levels)
         dims = len(self.config.levels)
-        digits = (rounded + half).to(torch.int32).unflatten(-1, (-1, dims))
+        digits = torch.unflatten((rounded + half).to(torch.int32), -1, (-1, dims))
         indices = (digits * self._basis(z.device)).sum(dim=-1, dtype=torch.int32)
         # The added difference is exactly zero: the value stays a level, the gradient passes.
         return (rounded + (bounded - bounded.detach())) / half, indices

@@ -82,14 +82,16 @@ def _windowed(tokens: SparseTokens, steps: int) -> _Windowed:
     return _Windowed(coords, item, step, step // steps)
 
 
-def _tiles(coords: Tensor, segment: Tensor, device: torch.device, keys: list[int] | None = None) -> Tiles:
-    """Layout of rows that are grouped by `segment`, whose ids are 0..n-1 in order."""
+def _tiles(coords: Tensor, segment: Tensor, tokens: SparseTokens, keys: list[int] | None = None) -> Tiles:
+    """Layout of rows of `tokens` that are grouped by `segment`, whose ids are 0..n-1 in order."""
     lengths = torch.bincount(segment)
     extent = torch.zeros(lengths.numel(), 2, dtype=torch.long)
     extent = extent.scatter_reduce(0, segment[:, None].expand(-1, 2), coords[:, 1:3], "amax") + 1
     rows = lengths.tolist()
     grids = [(h, w) for h, w in extent.tolist()]
-    return Tiles(coords.to(device), rows, grids, Segments.of(rows, keys, device=device))
+    device = tokens.coords.device
+    segments = Segments.of(rows, keys, device=device, dtype=tokens.features.dtype)
+    return Tiles(coords.to(device), rows, grids, segments)
 
 
 def plan_tiles(tokens: SparseTokens, steps: int) -> Tiles:
@@ -103,7 +105,7 @@ def plan_tiles(tokens: SparseTokens, steps: int) -> Tiles:
     _, segment = torch.unique_consecutive(pack.item * span + pack.window, return_inverse=True)
     local = pack.coords.clone()
     local[:, 0] = pack.step % steps
-    return _tiles(local, segment, tokens.coords.device)
+    return _tiles(local, segment, tokens)
 
 
 def plan_windows(tokens: SparseTokens, steps: int, cache_steps: int) -> Iterator[Window]:
@@ -121,7 +123,7 @@ def plan_windows(tokens: SparseTokens, steps: int, cache_steps: int) -> Iterator
     last = torch.zeros(len(tokens), dtype=torch.long)
     last = last.scatter_reduce(0, pack.item, pack.window, "amax")
     carried = torch.empty(0, dtype=torch.long)
-    for index in pack.window.unique().tolist():
+    for index in torch.unique(pack.window).tolist():
         rows = torch.nonzero(pack.window == index).flatten()
         first_step = index * steps - (cache_steps if index else 0)
         present, segment = torch.unique_consecutive(pack.item[rows], return_inverse=True)
@@ -136,7 +138,7 @@ def plan_windows(tokens: SparseTokens, steps: int, cache_steps: int) -> Iterator
         key_counts = torch.bincount(pack.item[keys], minlength=len(tokens))[present]
         yield Window(
             rows.to(device),
-            _tiles(_local(pack, rows, first_step), segment, device, key_counts.tolist()),
+            _tiles(_local(pack, rows, first_step), segment, tokens, key_counts.tolist()),
             Merge(order.to(device), _local(pack, keys, first_step).to(device), keep.to(device)),
         )
         carried = pool[keep]

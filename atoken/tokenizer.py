@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from atoken import checkpoint
 from atoken.config import ATokenConfig
 from atoken.errors import InputError
-from atoken.patches import Fit, Frames, Pixels, pack_pixels, to_uint8, unpack_pixels
+from atoken.patches import Fit, Frames, Pixels, check_raster, pack_pixels, to_uint8, unpack_pixels
 from atoken.quantizer import FSQ
-from atoken.tokens import Latents, SparseTokens
+from atoken.tokens import ItemSpec, Latents, SparseTokens
 from atoken.transformer import Decoder, Encoder
 
 __all__ = ["AToken"]
@@ -240,6 +240,7 @@ class AToken(nn.Module):
 
     def _decoder_input(self, tokens: Latents | SparseTokens) -> SparseTokens:
         tokens = (tokens.mean if isinstance(tokens, Latents) else tokens).to(self.device)
+        check_raster(tokens, self.config.patch)
         if tokens.is_codes:
             if self.quantizer is None:
                 raise InputError(f"{self.config.name} is continuous: it cannot decode codes")
@@ -256,7 +257,7 @@ class AToken(nn.Module):
         return tokens.with_features(self.quantizer(tokens.features)[0])
 
 
-def _specs(tokens: Latents | SparseTokens) -> Sequence[Any]:
+def _specs(tokens: Latents | SparseTokens) -> tuple[ItemSpec, ...]:
     return tokens.mean.items if isinstance(tokens, Latents) else tokens.items
 
 

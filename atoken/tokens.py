@@ -107,8 +107,8 @@ class SparseTokens:
 
     def split(self) -> list["SparseTokens"]:
         """One `SparseTokens` per item, views of this one."""
-        features = self.features.split(self.lengths)
-        coords = self.coords.split(self.lengths)
+        features = self.features.split_with_sizes(self.lengths)
+        coords = self.coords.split_with_sizes(self.lengths)
         return [
             SparseTokens(f, c, (n,), (spec,))
             for f, c, n, spec in zip(features, coords, self.lengths, self.items, strict=True)
@@ -194,7 +194,7 @@ class Latents:
 
     def split(self) -> list["Latents"]:
         """One `Latents` per item, views of this one."""
-        logvars = self.logvar.split(self.mean.lengths)
+        logvars = self.logvar.split_with_sizes(self.mean.lengths)
         return [Latents(m, v) for m, v in zip(self.mean.split(), logvars, strict=True)]
 
     @staticmethod

@@ -13,7 +13,7 @@ from atoken.attention import Segments, attend
 from atoken.config import TransformerConfig
 from atoken.mlp import MLP
 from atoken.pooling import PoolingHead
-from atoken.positions import LearnedPositions, Rotary, rotary_table, rotate
+from atoken.positions import LearnedPositions, rotary_table, rotate
 from atoken.tiles import Merge, Tiles, plan_tiles, plan_windows
 from atoken.tokens import SparseTokens
 
@@ -27,8 +27,8 @@ class Context:
     """What every block of a pass shares: who sees whom, and the angles of queries and keys."""
 
     segments: Segments
-    query_rotary: Rotary
-    key_rotary: Rotary
+    query_rotary: Tensor
+    key_rotary: Tensor
     merge: Merge | None = None
 
     @classmethod
@@ -71,7 +71,8 @@ class HeadNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[L, H, D] -> [L, H, D] float32."""
         gain = self.gamma.float() * self.gamma.shape[-1] ** 0.5
-        return F.normalize(x.float(), dim=-1, eps=1e-12) * gain
+        normed: Tensor = F.normalize(x.float(), dim=-1, eps=1e-12) * gain
+        return normed
 
 
 class SelfAttention(nn.Module):

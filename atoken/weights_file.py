@@ -40,6 +40,11 @@ _MAX_HEADER = 100_000_000
 _TORN = "the file is cut short or damaged; copy or download it again"
 
 
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous CPU tensor; numpy has no bfloat16, but has bytes."""
+    return tensor.view(-1).view(torch.uint8).numpy().data
+
+
 class Weights(Protocol):
     """An opened weights file."""
 
@@ -91,7 +96,7 @@ class SafetensorsWeights:
         dtype, start, stop = self._entries[key]
         tensor = torch.empty(self.shapes[key], dtype=dtype)
         if stop > start:
-            buffer = memoryview(tensor.view(-1).view(torch.uint8).numpy())
+            buffer = _bytes_of(tensor)
             with self.path.open("rb", buffering=0) as file:
                 file.seek(start)
                 while buffer:
@@ -110,14 +115,15 @@ class PickleWeights:
         try:
             # Files of torch before 1.6 are no zip archives and cannot be mapped.
             data = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
-        except UnpicklingError:
-            raise CheckpointError(
-                f"{path}: holds more than tensors and was not loaded, since it could run code; "
-                "ask its author for a .safetensors file"
-            ) from None
-        except (RuntimeError, EOFError, ValueError, OSError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(f"{path}: cannot be read ({reason}); {_TORN}") from None
+        except OSError:
+            raise
+        except Exception as error:  # Foreign bytes make the unpickler fail in any way at all.
+            if isinstance(error, UnpicklingError):
+                raise CheckpointError(
+                    f"{path}: was not loaded: it holds more than tensors, which could run code, or is "
+                    "damaged; ask its author for a .safetensors file"
+                ) from None
+            raise CheckpointError(f"{path}: not a torch checkpoint, or {_TORN}") from None
         for wrapper in ("state_dict", "model"):
             if isinstance(data, Mapping) and isinstance(data.get(wrapper), Mapping):
                 data = data[wrapper]
@@ -128,7 +134,8 @@ class PickleWeights:
 
     def read(self, key: str) -> Tensor:
         """The tensor called `key`, handed over: pages in the file's mapping until written to."""
-        return self._tensors.pop(key)
+        tensor: Tensor = self._tensors.pop(key)
+        return tensor
 
 
 def write_safetensors(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dtype | None = None) -> None:
@@ -158,7 +165,7 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dt
             file.write(struct.pack("<Q", len(text)) + text)
             for key, value in tensors.items():
                 plain = value.detach().to(device="cpu", dtype=stored[key]).contiguous()
-                file.write(memoryview(plain.view(-1).view(torch.uint8).numpy()))
+                file.write(_bytes_of(plain))
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
