@@ -121,7 +121,7 @@ def fit(folder: Path, components: int) -> Basis:
 
 def _read(folder: Path) -> Iterator[tuple[Tensor, str]]:
     """Every image below `folder`: uint8 ``[H, W, 3]`` and its file's SHA-256."""
-    from harness.data import open_dataset
+    from harness.data.sources import open_dataset
 
     dataset = open_dataset("folder", str(folder))
     for index in range(len(dataset)):
