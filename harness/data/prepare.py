@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import numpy as np
 
 from harness.data import geometry
-from harness.data.base import Dataset, Decoded, SampleError
 from harness.errors import BenchError
 from harness.protocol import EightBitRule
 
@@ -166,27 +165,11 @@ class Pipeline:
             uint8 ``[H', W', 3]``, or float32 ``[H', W', 3]`` in [-1, 1] where the pipeline leaves 8 bit.
 
         Raises:
-            harness.data.geometry.TooLargeError: an extreme shape that would fill the memory (see `read`).
+            harness.data.geometry.TooLargeError: an extreme shape that would fill the memory.
         """
         for step in self.steps:
             pixels = step(pixels)
         return np.ascontiguousarray(pixels)
-
-
-def read(dataset: Dataset, index: int, pipeline: Pipeline) -> tuple[Decoded, np.ndarray]:
-    """Decode one sample and prepare it.
-
-    Returns:
-        the sample as stored, and its pixels as `Pipeline.__call__` gives them.
-
-    Raises:
-        SampleError: it cannot be decoded, or has a shape that the pipeline refuses.
-    """
-    decoded = dataset.read(index)
-    try:
-        return decoded, pipeline(decoded.pixels)
-    except geometry.TooLargeError as error:
-        raise SampleError(dataset.samples[index].id, str(error)) from None
 
 
 # In grey levels. float32 noise of x/127.5 - 1 and of the way back is below 1e-4, so that an exact grey level

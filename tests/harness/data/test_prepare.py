@@ -16,8 +16,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from harness.data import geometry
-from harness.data.base import Dataset, Decoded, Sample, SampleError
-from harness.data.prepare import Pipeline, eight_bit, read, to_unit_range
+from harness.data.prepare import Pipeline, eight_bit, to_unit_range
 from harness.errors import BenchError
 from harness.protocol import EightBitRule
 
@@ -183,14 +182,6 @@ def test_a_large_image_is_shrunk_not_refused(monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_array_equal(Pipeline.parse("rgb|adm_center_crop(16)")(image), adm_reference(image, 16))
 
 
-class OneImage(Dataset):
-    name, title, expected, credits = "one", "One image", None, ""
-    samples = (Sample("strip.png"),)
-
-    def read(self, index: int) -> Decoded:
-        return Decoded(pixels=noise((20, 20_000)), sha256="0" * 64)
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -199,15 +190,10 @@ class OneImage(Dataset):
         "rgb|to_tensor|tensor_resize_short(256,bilinear,antialias)|center_crop(256)|normalize",
     ],
 )
-def test_a_shape_that_would_fill_the_memory_is_refused_by_name(text: str) -> None:
-    with pytest.raises(SampleError, match=r"strip.png: 20000 x 20 pixels .* 256000 x 256: above the limit of 16777216"):
-        read(OneImage(), 0, Pipeline.parse(text))
-
-
-def test_read_gives_the_stored_and_the_prepared_image() -> None:
-    decoded, pixels = read(OneImage(), 0, Pipeline.parse("rgb|center_crop(16)"))
-    assert decoded.pixels.shape == (20, 20_000, 3)
-    np.testing.assert_array_equal(pixels, decoded.pixels[2:18, 9_992:10_008])
+def test_a_shape_that_would_fill_the_memory_is_refused(text: str) -> None:
+    message = "20000 x 20 pixels would be resized to 256000 x 256: above the limit of 16777216 pixels"
+    with pytest.raises(geometry.TooLargeError, match=message):
+        Pipeline.parse(text)(noise((20, 20_000)))
 
 
 @pytest.mark.parametrize(

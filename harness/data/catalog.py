@@ -1,0 +1,104 @@
+"""The datasets by name: what `list` shows and what opens them. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.errors import BenchError
+
+if TYPE_CHECKING:
+    from harness.data.base import Dataset
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetEntry:
+    """One dataset that the harness can open.
+
+    Attributes:
+        name, title, expected, credits: as in `harness.data.base.Dataset`.
+        location: what ``--data NAME=PATH`` must point to; empty where nothing is needed.
+        opener: ``module:function``, imported when it is opened; takes this entry and, where `location`
+            is not empty, the path.
+    """
+
+    name: str
+    title: str
+    expected: int | None
+    location: str
+    credits: str
+    opener: str
+
+
+_ENTRIES = (
+    DatasetEntry(
+        name="samples",
+        title="scikit-image photographs",
+        expected=16,
+        location="",
+        credits="photographs in the scikit-image package, one by one in harness/data/samples.py",
+        opener="harness.data.samples:open_samples",
+    ),
+    DatasetEntry(
+        name="imagenet-val",
+        title="ImageNet-1k val",
+        expected=50_000,
+        location="the folder with the 1,000 class folders of the validation set, the flat folder of "
+        "ILSVRC2012_val_*.JPEG, or ILSVRC2012_img_val.tar",
+        credits="ILSVRC 2012 validation set (Russakovsky et al. 2015), ImageNet terms: non-commercial research",
+        opener="harness.data.benchmark_sets:open_imagenet_val",
+    ),
+    DatasetEntry(
+        name="coco-val2017",
+        title="COCO val2017",
+        expected=5_000,
+        location="the folder val2017 or val2017.zip",
+        credits="COCO val2017 (Lin et al. 2014), each image under its own Flickr licence",
+        opener="harness.data.benchmark_sets:open_coco_val2017",
+    ),
+    DatasetEntry(
+        name="folder",
+        title="Folder of images",
+        expected=None,
+        location="any folder of images, read with its subfolders",
+        credits="the user's own",
+        opener="harness.data.images:open_folder",
+    ),
+    DatasetEntry(
+        name="tar",
+        title="Tar of images",
+        expected=None,
+        location="a .tar of images (webdataset: KEY.jpg with its label in KEY.cls) or a folder of such shards",
+        credits="the user's own",
+        opener="harness.data.images:open_tar",
+    ),
+)
+
+DATASETS: dict[str, DatasetEntry] = {entry.name: entry for entry in _ENTRIES}
+
+
+def open_dataset(name: str, location: str | Path | None = None) -> Dataset:
+    """Open a dataset and index it; no image is decoded yet.
+
+    Args:
+        name: a key of `DATASETS`.
+        location: as the entry's ``location`` says; None for a dataset that needs none.
+
+    Raises:
+        BenchError: an unknown name, a missing or superfluous location, or not what the entry wants there.
+    """
+    entry = DATASETS.get(name)
+    if entry is None:
+        raise BenchError(f"no dataset {name!r}; there are: {', '.join(DATASETS)}")
+    module, _, function = entry.opener.partition(":")
+    opener: Callable[..., Dataset] = getattr(import_module(module), function)
+    if not entry.location:
+        if location is not None:
+            raise BenchError(f"{name} ships with the installation and takes no path, but got {location}")
+        return opener(entry)
+    if location is None or not str(location):
+        raise BenchError(f"{name} needs a path: --data {name}=PATH, with PATH {entry.location}")
+    return opener(entry, Path(location).expanduser())
