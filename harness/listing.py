@@ -10,7 +10,7 @@ import rich.console
 from rich.table import Table
 
 from harness import protocol, registry
-from harness.data.sources import DATASETS
+from harness.data.catalog import DATASETS
 from harness.experiment import Experiment
 from harness.metrics.registry import METRICS
 

@@ -52,6 +52,9 @@ def merge(plan: Plan, folder: Path, found: dict[str, Any] | None, pipeline: Pipe
     Args:
         found: settings that `Tokenizer.prepare` found; the tokenizer has them already.
 
+    Returns:
+        The record as it reads back.
+
     Raises:
         BenchError: no sample could be read at all, or a file cannot be written.
     """
@@ -73,6 +76,7 @@ def merge(plan: Plan, folder: Path, found: dict[str, Any] | None, pipeline: Pipe
     pictures = gallery.write(plan, folder, pipeline, [row.id for row in rows], evidence.columns)
     record = _record(plan, evidence, cells, pictures)
     records.save(folder, record)
+    record = records.load(folder / records.NAME)
     # Shards of an older code or other weights, which this record replaces.
     for path in (folder / "shards").glob("*.safetensors"):
         if path not in paths:

@@ -16,7 +16,7 @@ from harness import protocol as protocols
 from harness import provenance, registry
 from harness.console import Console, print_record
 from harness.data.base import Dataset
-from harness.data.sources import open_dataset
+from harness.data.catalog import open_dataset
 from harness.errors import BenchError
 from harness.execution import REQUEST, execute, merge_only
 from harness.experiment import Experiment
