@@ -1,0 +1,184 @@
+"""The audit must pass on what the reference computed, and must see every fault that is put in."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from atoken.transformer import Block, HeadNorm
+from harness.errors import BenchError
+from harness.golden import SHIPPED, Row, audit_golden, run_golden
+
+LIMIT_BYTES = 6_000_000
+
+
+def test_the_shipped_cases_pass() -> None:
+    rows = run_golden(None)
+    assert {row.verdict for row in rows} == {"ok", "not built yet"}
+    assert {row.output for row in rows if row.verdict == "not built yet"} == {"ape_96/embedding", "ape_100/embedding"}
+    assert {row.case for row in rows} == {path.stem for path in SHIPPED.glob("*.safetensors")}
+
+
+def test_the_shipped_cases_are_small() -> None:
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < LIMIT_BYTES
+
+
+def test_every_reference_case_passes(shared: Path) -> None:
+    rows = run_golden(shared / "reference" / "golden")
+    assert not [row for row in rows if row.verdict == "FAIL"]
+    built = {row.case.split("_")[0] for row in rows if row.verdict == "ok"}
+    assert built == {"a1", "a", "b", "c", "de", "f", "g", "i", "j", "k", "l"}
+    assert {row.case for row in rows if row.verdict == "not built yet"} == {"h_3d", "n_multiview", "j_pos"}
+    # Not judged, and only here: an item ends before another's last window.
+    assert [(row.case, row.output) for row in rows if row.verdict == "no target"] == [
+        ("f_mixed", "kv4_stride4/rec_feats")
+    ]
+    compared = {row.output for row in rows if row.case == "a_image"}
+    assert {f"dbg/{half}/block_1_attn" for half in ("encoder", "decoder")} <= compared
+
+
+def test_half_precision_has_tolerances_of_its_own() -> None:
+    rows = run_golden(None, dtype="bfloat16")
+    assert not [row for row in rows if row.verdict == "FAIL"]
+    assert max(row.max_abs_diff or 0 for row in rows if row.case == "g_fsq") > 1e-3
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_cuda_passes_too(dtype: str) -> None:
+    assert not [row for row in run_golden(None, device="cuda", dtype=dtype) if row.verdict == "FAIL"]
+
+
+@pytest.fixture
+def part(tmp_path: Path) -> Path:
+    """A folder with the FSQ network alone."""
+    (tmp_path / "g.safetensors").write_bytes((SHIPPED / "g_fsq.safetensors").read_bytes())
+    return tmp_path
+
+
+def failing(folder: Path) -> list[Row]:
+    return [row for row in run_golden(folder) if row.verdict == "FAIL"]
+
+
+def edited(folder: Path, **changes: object) -> None:
+    """Rewrite the case: a header entry (str), or a tensor by its key with / for __ (a function, or None to drop)."""
+    path = folder / "g.safetensors"
+    with safe_open(path, "pt") as file:
+        header, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    for key, change in changes.items():
+        name = key.replace("__", "/")
+        if isinstance(change, str):
+            header[name] = change
+        elif change is None:
+            header.pop(name, None)
+            tensors.pop(name, None)
+        else:
+            tensors[name] = change(tensors.get(name))
+    save_file(tensors, path, header)
+
+
+def test_a_wrong_formula_fails(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = HeadNorm.forward
+    monkeypatch.setattr(HeadNorm, "forward", lambda self, x: usual(self, x) * 1.0001)
+    assert {row.output for row in failing(part)} == {"rec_feats", "pixels_1"}
+
+
+def test_a_skipped_block_fails(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Block, "forward", lambda self, x, context, carry=None: x)
+    failed = {row.output for row in failing(part)}
+    assert {"x_no_proj", "image_feat", "mean", "kl_per_token", "indices", "rec_feats"} <= failed
+
+
+def test_nan_fails(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Block, "forward", lambda self, x, context, carry=None: x * float("nan"))
+    assert "x_no_proj" in {row.output for row in failing(part)}
+
+
+def test_one_changed_value_fails(part: Path) -> None:
+    def nudge(mean: torch.Tensor) -> torch.Tensor:
+        mean[3, 5] += 3e-5
+        return mean
+
+    edited(part, out__mean=nudge)
+    (row,) = failing(part)
+    assert row.output == "mean"
+    assert row.max_abs_diff == pytest.approx(3e-5, rel=0.2)
+
+
+def test_indices_are_exact_except_on_a_border(part: Path) -> None:
+    def flipped(indices: torch.Tensor) -> torch.Tensor:
+        indices[2, 1] ^= 1
+        return indices
+
+    edited(part, out__indices=flipped)
+    assert "indices" in {row.output for row in failing(part)}
+
+    def on_border(margin: torch.Tensor) -> torch.Tensor:
+        margin[2, 6] = 1e-6  # codebook 1 owns channels 6..11
+        return margin
+
+    edited(part, out__fsq_rounding_margin=on_border)
+    rows = {row.output: row for row in run_golden(part)}
+    assert rows["indices"].verdict == "ok"
+    assert rows["indices"].note == "1 of 192 lie on a rounding border"
+    # The margin itself is compared too, so that a file cannot excuse what it likes.
+    assert rows["fsq_rounding_margin"].verdict == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"out__surprise": lambda _: torch.zeros(3)}, "knows no such output"),
+        ({"out__mean": lambda mean: mean[1:].clone()}, "[24, 48] instead of [23, 48]"),
+        ({"arch_cfg": None}, "unknown kind of case: g"),
+        ({"in__raw_0": None}, "does not follow the schema"),
+        ({"base_config": "x", "weights__proj.weight": None}, "1 missing: proj.weight"),
+    ],
+)
+def test_a_file_that_breaks_the_schema_fails_with_words(part: Path, changes: dict[str, object], words: str) -> None:
+    edited(part, **changes)
+    assert words in " ".join(row.note for row in failing(part))
+
+
+def test_an_unsupported_architecture_is_named(part: Path) -> None:
+    with safe_open(part / "g.safetensors", "pt") as file:
+        arch = file.metadata()["arch_cfg"]
+    edited(part, arch_cfg=arch.replace('"decoder_use_bias": false', '"decoder_use_bias": true'))
+    assert "decoder_use_bias = True" in failing(part)[0].note
+
+
+def test_a_truncated_file_fails_and_the_others_run(part: Path) -> None:
+    (part / "a.safetensors").write_bytes((part / "g.safetensors").read_bytes()[:5000])
+    rows = run_golden(part)
+    assert [row.case for row in rows if row.verdict == "FAIL"] == ["a"]
+    assert sum(row.verdict == "ok" for row in rows) > 10
+
+
+def test_it_reads_headers_not_names(part: Path) -> None:
+    (part / "g.safetensors").rename(part / "i_rope.safetensors")
+    assert not failing(part)
+
+
+def test_the_table_names_everything_and_the_exit_code_tells(part: Path) -> None:
+    lines: list[str] = []
+    assert audit_golden(part, "cpu", "float32", lines.append) == 0
+    text = "\n".join(lines)
+    for word in ("image_feat_raw", "kl_per_token", "1.0e-04", "2.0e-05", "ok"):
+        assert word in text
+    assert lines[-1] == "1 case: 15 ok"
+    edited(part, out__mean=lambda mean: mean + 1)
+    assert audit_golden(part, "cpu", "float32", lines.append) == 1
+    assert "FAIL" in lines[-1]
+
+
+def test_what_cannot_be_audited_is_said(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="no such folder"):
+        run_golden(tmp_path / "gone")
+    with pytest.raises(BenchError, match="holds no golden case"):
+        run_golden(tmp_path)
+    with pytest.raises(BenchError, match="dtype 'float99'"):
+        run_golden(None, dtype="float99")
+    with pytest.raises(BenchError, match="device 'nowhere'"):
+        run_golden(None, device="nowhere")
