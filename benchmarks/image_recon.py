@@ -17,7 +17,7 @@ EXPERIMENT = Experiment(
         Fills(table="table03", group={"imagenet-val": "Image"}, columns={"PSNR": "PSNR↑", "rFID": "rFID↓"}),
     ),
     datasets=("samples", "imagenet-val", "coco-val2017", "folder", "tar"),
-    protocols=("paper", "lightningdit", "adm", "native"),
+    protocols=("paper", "paper-mean", "lightningdit", "adm", "native"),
     # 0.375 bit per pixel is the rate of AToken-So/D (8 codes of 12 bit per 16x16 patch), 48 numbers
     # per patch the latent of AToken-So/C: a floor for each.
     tokenizers=("identity", "jpeg@0.375", "dct:48", "pca:48", "atoken:atoken-nano"),

@@ -188,8 +188,8 @@ class Codec(Tokenizer):
 def largest_within(rate: Callable[[int], float], target: float, lowest: int, highest: int) -> tuple[int, float]:
     """The largest quality in [lowest, highest] whose rate does not exceed `target`, and its rate.
 
-    Bisection, since encoders raise the rate with the quality; should the probes contradict that,
-    every quality is tried. If none is low enough, the lowest rate there is comes back.
+    Bisection, since encoders raise the rate with the quality; should the probes contradict that, or
+    find nothing, every quality is tried. If none is low enough, the lowest rate there is comes back.
     """
     known: dict[int, float] = {}
 
@@ -204,7 +204,7 @@ def largest_within(rate: Callable[[int], float], target: float, lowest: int, hig
         low, high = (middle, high) if probe(middle) <= target else (low, middle)
     probe(low)
     rates = [known[quality] for quality in sorted(known)]
-    if rates != sorted(rates):
+    if rates != sorted(rates) or rates[0] > target:
         for quality in range(lowest, highest + 1):
             probe(quality)
     within = [quality for quality, value in known.items() if value <= target]

@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from atoken.errors import ATokenError
+from harness.data import open_dataset
 from harness.data.base import SampleError
 from harness.errors import BenchError
 
@@ -121,9 +122,8 @@ def fit(folder: Path, components: int) -> Basis:
 
 def _read(folder: Path) -> Iterator[tuple[Tensor, str]]:
     """Every image below `folder`: uint8 ``[H, W, 3]`` and its file's SHA-256."""
-    from harness.data.sources import open_dataset
 
-    dataset = open_dataset("folder", str(folder))
+    dataset = open_dataset("folder", folder)
     for index in range(len(dataset)):
         try:
             decoded = dataset.read(index)
