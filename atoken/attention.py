@@ -94,8 +94,6 @@ def _cumulative(lengths: list[int], device: torch.device) -> Tensor:
     return torch.tensor(list(accumulate(lengths, initial=0)), dtype=torch.int32, device=device)
 
 
-# Run lengths are Python numbers: traced, each new mix of sizes would compile the blocks anew.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attend_runs(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
     outputs = []
     q_start = k_start = 0
@@ -114,7 +112,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
     """Softmax attention inside each segment, scale 1/sqrt(D) (FACTS section 2).
 
     Half precision on CUDA runs one packed kernel; everything else runs SDPA, once for each run of
-    equal segments.
+    equal segments. Compiled, the latter is a graph for each number of runs; past torch's limit of
+    graphs the blocks go on uncompiled.
 
     Args:
         q: [L, H, D]. k, v: [M, H, D], same dtype and device.
@@ -123,8 +122,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
         [L, H, D].
     """
     if segments.kernel is None:
-        looped: Tensor = _attend_runs(q, k, v, segments)
-        return looped
+        return _attend_runs(q, k, v, segments)
     return segments.kernel(
         q,
         k,
