@@ -129,12 +129,12 @@ def build_metrics(
             continue
         try:
             metrics.append(_build(members, protocol.bootstrap, weights, device, codebook_size))
-        except (MissingWeights, _Undefined) as reason:
+        except (MissingWeights, _UndefinedError) as reason:
             absent += [_absent(member, str(reason)) for member in members]
     return metrics, absent
 
 
-class _Undefined(Exception):
+class _UndefinedError(Exception):
     """The metric has no meaning for this tokenizer."""
 
 
@@ -166,7 +166,7 @@ def _build(
         from harness.metrics.codebook import Codebook
 
         if codebook_size is None:
-            raise _Undefined("continuous tokens: there is no codebook")
+            raise _UndefinedError("continuous tokens: there is no codebook")
         return Codebook(specs, codebook_size=codebook_size)
     from harness.metrics.rate import BitsPerPixel, Tokens
 
