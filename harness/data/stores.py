@@ -211,6 +211,12 @@ def _index(path: Path) -> Iterator[tuple[str, int, int]]:
                 count += 1
                 if member.isreg() and not member.issparse():
                     yield member.name, member.offset_data, member.size
+            end = archive.offset
+        # tarfile takes a damaged or half header for the end of the archive; the real end is a block of zeros.
+        with path.open("rb") as file:
+            file.seek(end)
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise tarfile.ReadError("no end mark")
     except tarfile.ReadError as error:
         if count:
             raise BenchError(f"{path}: cut off or damaged after {count} members ({error}); fetch it again") from None
