@@ -76,7 +76,9 @@ class LearnedPositions(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.position_embedding = nn.Embedding(TABLE_SIDE * TABLE_SIDE, width)
+        # Drawing normal numbers on the meta device would import torch's compiler (a second, 150 MB).
+        table = torch.zeros(TABLE_SIDE * TABLE_SIDE, width)
+        self.position_embedding = nn.Embedding.from_pretrained(table, freeze=False)
         self._snapshot: Tensor | None = None
         self._grids: dict[tuple[int, int], Tensor] = {}
 

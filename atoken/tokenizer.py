@@ -39,7 +39,8 @@ class AToken(nn.Module):
         self.proj = nn.Linear(config.encoder.width, 2 * latents, bias=False)
         self.decoder = Decoder(config.decoder, latents, config.token_channels)
         self.quantizer = None if config.quantizer is None else FSQ(config.quantizer)
-        self.apply(_initialise)
+        if not self.proj.weight.is_meta:  # As for the position table: nothing to draw there.
+            self.apply(_initialise)
 
     @classmethod
     def from_pretrained(
