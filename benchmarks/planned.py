@@ -98,7 +98,9 @@ _GENERATED = {"gFID": "gFID↓", "IS": "IS↑", "precision": "Pre.↑", "recall"
 LIGHTNINGDIT = Experiment(
     name="image-generation-lightningdit",
     title="Class-conditional image generation on continuous tokens with LightningDiT",
-    fills=(Fills(table="table11", group={"imagenet-train": ""}, columns={**_GENERATED, "sFID": "sFID↓"}),),
+    fills=(
+        Fills(table="table11", group={"imagenet-train": ""}, columns={"gFID": "gFID↓", "sFID": "sFID↓", **_GENERATED}),
+    ),
     datasets=("imagenet-train",),
     needs="ImageNet train, ADM's reference statistics, a checkpoint, a LightningDiT trained on its latents",
 )

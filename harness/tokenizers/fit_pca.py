@@ -122,7 +122,6 @@ def fit(folder: Path, components: int) -> Basis:
 
 def _read(folder: Path) -> Iterator[tuple[Tensor, str]]:
     """Every image below `folder`: uint8 ``[H, W, 3]`` and its file's SHA-256."""
-
     dataset = open_dataset("folder", folder)
     for index in range(len(dataset)):
         try:
