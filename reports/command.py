@@ -1,0 +1,171 @@
+"""What `atoken-bench report` does: read the records, write every format aside, swap the folder, print the table."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import BenchError
+from reports import data, grid, latex, markdown, numbers
+from reports.build import Report, build, caption
+from reports.model import Comparison, Figure, Metric, Panel
+from reports.records import read_all
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FORMATS = ("html", "md", "latex", "csv")
+MARKER = ".atoken-bench-report"
+# Format, name as shown, suffix. Data comes as CSV for tables and as JSON for programs.
+_FILES = (("md", "Markdown", "md"), ("latex", "LaTeX", "tex"), ("csv", "CSV", "csv"), ("csv", "JSON", "json"))
+
+
+def report(runs: Path, out: Path, formats: Sequence[str], echo: Callable[[str], None]) -> None:
+    """Write the report of all runs below ``runs`` into the folder ``out`` and print its main table.
+
+    The folder is written aside and then put in place, so an interrupted report leaves the old one.
+
+    Args:
+        formats: of `FORMATS`.
+        echo: prints a text.
+
+    Raises:
+        BenchError: an unknown format, no records, a record that cannot be read, or an ``out`` that
+            holds something else than a report.
+    """
+    from harness.registry import experiments
+
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise BenchError(f"no report format {unknown[0]!r}; there are: {', '.join(FORMATS)}")
+    if out.exists() and not (out.is_dir() and ((out / MARKER).is_file() or not any(out.iterdir()))):
+        raise BenchError(f"{out}: exists and is no report; it would be replaced, so name another folder with --out")
+    records = read_all(runs)
+    if not records:
+        raise BenchError(f"{runs}: no records in it; `atoken-bench run image-recon --runs {runs}` makes one")
+    made = build(records, experiments())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent.resolve()))
+    try:
+        write(made, aside, formats)
+        aside.chmod(0o755)  # mkdtemp makes it private; a report is for others to read
+        _swap(aside, out)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    tty = sys.stdout.isatty()
+    # A pipe has no width; 110 columns hold the four metrics of the paper side by side.
+    echo(terminal(made, color=tty, width=None if tty else 110))
+    echo(f"Report: {out / 'index.html' if 'html' in formats else out}")
+
+
+def write(made: Report, out: Path, formats: Sequence[str]) -> None:
+    """Write the formats into an empty folder."""
+    (out / MARKER).write_text("This folder was written by atoken-bench report, which replaces it as a whole.\n")
+    downloads: dict[str, list[tuple[str, str]]] = {}
+    for comparison in made.comparisons:
+        stem = comparison.table.name if comparison.table is not None else comparison.experiment.name
+        title = f"Table {comparison.table.number}: {comparison.table.title}" if comparison.table is not None else stem
+        grids = [grid.panel_grid(panel, caption(panel)) for panel in comparison.panels]
+        rows = data.figures(made, comparison)
+        texts = _texts(stem, title, grids, rows, data.FIELDS)
+        files = _write(out, stem, texts, formats)
+        downloads.setdefault(comparison.experiment.name, files)
+    if made.protocols:
+        grids = [grid.spread_grid(panel, spread) for panel in made.protocols for spread in panel.spreads]
+        rows = data.spread_rows(made.protocols)
+        _write(out, "protocols", _texts("protocols", "Protocols", grids, rows, data.SPREAD_FIELDS), formats)
+    if "html" in formats:
+        from reports import html
+
+        html.write(made, out, downloads)
+
+
+def _texts(
+    stem: str, title: str, grids: Sequence[grid.Grid], rows: list[dict[str, Any]], fields: Sequence[str]
+) -> dict[str, str]:
+    return {
+        "md": markdown.document(title, grids),
+        "tex": latex.document(grids, stem),
+        "csv": data.to_csv(rows, fields),
+        "json": data.to_json(rows),
+    }
+
+
+def _write(out: Path, stem: str, texts: Mapping[str, str], formats: Sequence[str]) -> list[tuple[str, str]]:
+    """Write ``texts`` (by suffix) as ``stem.*``; returns (format as shown, file name) of each."""
+    files = []
+    for name, shown, suffix in _FILES:
+        if name in formats:
+            (out / f"{stem}.{suffix}").write_text(texts[suffix], encoding="utf-8", newline="")
+            files.append((shown, f"{stem}.{suffix}"))
+    return files
+
+
+def _swap(aside: Path, out: Path) -> None:
+    """Put the new folder in the old one's place; the old one is removed last."""
+    old = aside.with_name(aside.name + ".old")
+    if out.exists():
+        out.rename(old)
+    try:
+        aside.rename(out)
+    except OSError:
+        if old.exists():
+            old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def terminal(made: Report, *, color: bool, width: int | None = None) -> str:
+    """The measured rows of each panel as text for a terminal."""
+    from rich.console import Console
+
+    stream = StringIO()
+    console = Console(file=stream, force_terminal=color, no_color=not color, width=width, highlight=False)
+    seen: set[str] = set()
+    for comparison in made.comparisons:
+        if comparison.experiment.name in seen:
+            continue
+        seen.add(comparison.experiment.name)
+        for panel in comparison.panels:
+            if panel.measured:
+                console.print(_rich(comparison, panel))
+                for note in panel.notes:
+                    console.print(note, markup=False)
+    return stream.getvalue().rstrip("\n")
+
+
+def _rich(comparison: Comparison, panel: Panel) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    name = f"Table {comparison.table.number}" if comparison.table is not None else comparison.experiment.title
+    table = Table(title=Text(f"{name}, measured on {panel.title}"), box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("Tokenizer", overflow="fold")
+    table.add_column("n", justify="right")
+    for metric in panel.metrics:
+        table.add_column(Text(f"{metric.label} {metric.unit}".rstrip()), justify="right")
+    for line in panel.lines:
+        if line.record is not None:
+            badges = "".join(f"\n({badge})" for badge in line.badges)
+            figures = [
+                Text(_shown(metric, figure), style="bold" if figure.best else "")
+                for metric, figure in zip(panel.metrics, line.figures, strict=True)
+            ]
+            table.add_row(Text(line.name + badges), numbers.count(line.record.used), *figures)
+    return table
+
+
+def _shown(metric: Metric, figure: Figure) -> str:
+    if figure.cell is None or figure.value is None:
+        return numbers.DASH
+    text = numbers.figure(figure.value, metric.decimals)
+    if figure.cell.interval is not None:
+        text += f"\n{numbers.interval(figure.cell.interval, metric.decimals)}"
+    if figure.printed is not None and figure.difference is not None:
+        text += f"\npaper {figure.printed.text} ({numbers.difference(figure.difference, metric.decimals)})"
+    return text

@@ -1,0 +1,151 @@
+"""The report as a folder of HTML pages that opens from disk: no server, no network, no script needed to read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from harness.experiment import Experiment
+from harness.records import NAME
+from reports import build, numbers, paper, views
+from reports.build import Report
+from reports.model import Comparison, Panel
+from reports.pictures import Album, strips
+
+STRIPS = 6
+"""Side-by-side strips on the first page: enough to see what a tokenizer loses, few enough to look at."""
+
+
+def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """Write ``index.html``, ``tables/``, ``runs/``, ``pictures/`` and ``static/`` below ``out``.
+
+    Args:
+        downloads: experiment name -> (format, href) of the same table in other formats.
+    """
+    for name in ("static", "tables", "runs"):
+        (out / name).mkdir()
+    for file in (resources.files("reports") / "static").iterdir():
+        (out / "static" / file.name).write_bytes(file.read_bytes())
+    environment = _environment(report)
+    album = Album(out)
+
+    def page(template: str, target: str, root: str, **context: Any) -> None:
+        text = environment.get_template(template).render(root=root, **context)
+        (out / target).write_text(text, encoding="utf-8")
+
+    page(
+        "index.html.j2",
+        "index.html",
+        "",
+        records=report.records,
+        comparisons=[comparison for comparison in report.comparisons if _primary(report, comparison)],
+        any_measured=bool(report.records),
+        protocol_panels=report.protocols,
+        galleries=_galleries(report, album),
+        index=views.table_index(report),
+        downloads=downloads,
+    )
+    names = paper.names()
+    for place, name in enumerate(names):
+        table = paper.load(name)
+        page(
+            "table.html.j2",
+            f"tables/{name}.html",
+            "../",
+            table=table,
+            header=views.header_rows(table),
+            rows=views.printed_rows(table),
+            ranked=any(column.metric for column in table.columns),
+            statuses=views.statuses(report, name),
+            before=names[place - 1] if place else None,
+            after=names[place + 1] if place + 1 < len(names) else None,
+        )
+    for record in report.records:
+        slug = report.slug(record)
+        samples = views.read_samples(record)
+        page(
+            "run.html.j2",
+            f"runs/{slug}.html",
+            "../",
+            record=record,
+            slug=slug,
+            wanted=record.expected,
+            cells=views.cell_rows(record),
+            plots=views.sample_plots(record, samples) if samples else [],
+            extremes=views.extremes(record, samples) if samples else None,
+            shots=album.shots(record),
+            facts=views.facts(record),
+        )
+        shutil.copyfile(record.folder / NAME, out / "runs" / f"{slug}.json")
+
+
+def _primary(report: Report, comparison: Comparison) -> bool:
+    """The comparison that holds all of an experiment's panels; the others repeat its rows for another table."""
+    first = next(c for c in report.comparisons if c.experiment.name == comparison.experiment.name)
+    return comparison is first
+
+
+def _galleries(report: Report, album: Album) -> list[dict[str, Any]]:
+    """For each panel with pictures: strips of shared samples, and each run's own worst, median and best."""
+    galleries = []
+    for comparison in report.comparisons:
+        if not _primary(report, comparison):
+            continue
+        for panel in comparison.panels:
+            records = [record for record in panel.measured if record.gallery]
+            if records:
+                runs = [
+                    {"record": record, "shots": album.shots(record), "metric": record.gallery[0].metric}
+                    for record in records
+                ]
+                shared = strips(album, records)[:STRIPS]
+                galleries.append({"title": panel.title, "runs": runs, "strips": shared})
+    return galleries
+
+
+def _environment(report: Report) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "figure": numbers.figure,
+        "interval": numbers.interval,
+        "difference": numbers.difference,
+        "count": numbers.count,
+        "of_expected": numbers.of_expected,
+        "machine": _machine,
+        "dash": lambda text: numbers.DASH if text == "-" else text,
+        "plain": views.plain,
+    }
+    environment.globals |= {
+        "version": version("atoken"),
+        "run_count": len(report.records),
+        "href": lambda record: f"runs/{report.slug(record)}.html",
+        "caption": build.caption,
+        "command": command,
+        "panel_reasons": build.panel_reasons,
+        "further_reasons": build.further_reasons,
+        "loop_letter": build.letter,
+    }
+    return environment
+
+
+def command(experiment: Experiment, panel: Panel) -> str:
+    """What a user types to measure a panel that nobody measured."""
+    return f"atoken-bench run {experiment.name} --data {panel.dataset}=PATH --tokenizer NAME"
+
+
+def _machine(value: float) -> str:
+    """For scripts that sort: shortest exact decimal, ``Infinity`` as JavaScript reads it."""
+    return json.dumps(value)

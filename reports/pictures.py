@@ -1,0 +1,100 @@
+"""Gallery pictures of runs, copied once each and set side by side where they show the same sample."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from reports import numbers
+from reports.records import Picture, Record
+
+RANKS = ("worst", "median", "best")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shot:
+    """A reconstructed sample of one run; the hrefs are relative to the report's root, None where a file is gone."""
+
+    record: Record
+    id: str
+    rank: str
+    figure: str
+    original: str | None
+    reconstruction: str | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strip:
+    """One sample as several tokenizers reconstructed it."""
+
+    id: str
+    original: str
+    shots: tuple[Shot, ...]
+
+
+class Album:
+    """Copies pictures into the report, named by their content: an original that ten runs share lies there once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._known: dict[Path, str | None] = {}
+
+    def add(self, path: Path) -> str | None:
+        """Copy a picture; its href relative to the root, None if the run's folder lost it."""
+        if path not in self._known:
+            self._known[path] = self._copy(path) if path.is_file() else None
+        return self._known[path]
+
+    def _copy(self, path: Path) -> str:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        target = self._root / "pictures" / f"{digest}{path.suffix.lower()}"
+        target.parent.mkdir(exist_ok=True)
+        if not target.exists():
+            shutil.copyfile(path, target)
+        return target.relative_to(self._root).as_posix()
+
+    def shots(self, record: Record) -> tuple[Shot, ...]:
+        """The run's gallery, worst first."""
+        order = {rank: place for place, rank in enumerate(RANKS)}
+        pictures = sorted(record.gallery, key=lambda picture: order.get(picture.rank, len(order)))
+        return tuple(
+            Shot(
+                record=record,
+                id=picture.id,
+                rank=picture.rank,
+                figure=_figure(record, picture),
+                original=self.add(picture.original),
+                reconstruction=self.add(picture.reconstruction),
+                error=self.add(picture.error),
+            )
+            for picture in pictures
+        )
+
+
+def _figure(record: Record, picture: Picture) -> str:
+    if picture.value is None:
+        return ""
+    cell = record.cell(picture.metric)
+    unit = cell.unit if cell is not None else ""
+    return f"{numbers.figure(picture.value, numbers.decimals_for([picture.value], unit))} {unit}".rstrip()
+
+
+def strips(album: Album, records: Iterable[Record]) -> list[Strip]:
+    """Samples that two or more of the runs show, those that most of them show first.
+
+    Samples are the same where dataset, id and the very bytes of the original picture agree, so runs
+    under protocols that crop differently never share a strip.
+    """
+    found: dict[tuple[str, str, str], dict[int, Shot]] = {}
+    for place, record in enumerate(records):
+        for shot in album.shots(record):
+            if shot.original and shot.reconstruction:
+                key = (str(record.dataset["name"]), shot.id, shot.original)
+                found.setdefault(key, {}).setdefault(place, shot)
+    shared = [(key, list(shots.values())) for key, shots in found.items() if len(shots) > 1]
+    shared.sort(key=lambda item: -len(item[1]))
+    return [Strip(id=key[1], original=key[2], shots=tuple(shots)) for key, shots in shared]

@@ -1,0 +1,199 @@
+"""Read the records that runs left behind: strictly, and without anything heavy."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BenchError
+from harness.records import NAME, load
+
+SAMPLES = "samples.parquet"
+
+# Rows that are there to be compared with: no tokenizer, so they are never ranked among tokenizers.
+REFERENCE_TYPES = ("none", "codec", "transform")
+DISCRETE_TYPES = ("VQ", "RQ", "MCQ", "FSQ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordCell:
+    """One figure of a record, or the reason why there is none (see `harness.metrics.base.Cell`)."""
+
+    name: str
+    value: float | None
+    interval: tuple[float, float] | None
+    level: float
+    n: int
+    higher_is_better: bool
+    unit: str
+    absent: str | None
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """One sample of a run's gallery; the three paths lie below the run's folder.
+
+    ``error_max`` is the grey-level difference at which the error map's colours end.
+    """
+
+    id: str
+    rank: str
+    metric: str
+    value: float | None
+    original: Path
+    reconstruction: Path
+    error: Path
+    error_max: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A run's ``record.json``.
+
+    Attributes:
+        folder: the run's folder, where the evidence lies.
+        raw: the record as it was read, for whoever wants a field that has no name here.
+    """
+
+    folder: Path
+    experiment: str
+    spec: str
+    card: Mapping[str, Any]
+    protocol: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    samples: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    cells: tuple[RecordCell, ...]
+    gallery: tuple[Picture, ...]
+    raw: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def title(self) -> str:
+        """The tokenizer as a reader sees it."""
+        return str(self.card.get("title") or self.card.get("name") or self.spec)
+
+    @property
+    def kind(self) -> str:
+        """``continuous``, ``discrete`` or ``reference`` (no tokenizer at all)."""
+        token_type = self.card.get("token_type")
+        if token_type in REFERENCE_TYPES:
+            return "reference"
+        return "discrete" if token_type in DISCRETE_TYPES else "continuous"
+
+    @property
+    def tokenizer_key(self) -> tuple[str, ...]:
+        """Two records with the same key measured the same thing: name, weights, found settings and precision."""
+        weights = json.dumps(self.card.get("weights_sha256", {}), sort_keys=True)
+        return (self.spec, str(self.card.get("name")), weights, str(self.settings.get("dtype")))
+
+    @property
+    def used(self) -> int:
+        """Samples that went into the figures."""
+        return int(self.samples["used"])
+
+    @property
+    def expected(self) -> int | None:
+        """Samples that the protocol wants; None where it fixes no number."""
+        value = self.samples.get("expected")
+        return None if value is None else int(value)
+
+    @property
+    def finished(self) -> str:
+        """ISO time at which the run ended; sorts as text."""
+        return str(self.raw.get("time", {}).get("finished", ""))
+
+    def cell(self, name: str) -> RecordCell | None:
+        """The cell of that name, None where the protocol does not measure it."""
+        return next((cell for cell in self.cells if cell.name == name), None)
+
+
+def read_all(runs: Path) -> list[Record]:
+    """Every record below ``runs``, in the order of their folders' names.
+
+    Raises:
+        BenchError: the folder is missing, or a record in it cannot be read; names the file and the mend.
+    """
+    if not runs.is_dir():
+        raise BenchError(f"{runs}: no such folder of runs; `atoken-bench run image-recon` makes one")
+    return [read(path) for path in sorted(runs.rglob(NAME))]
+
+
+def read(path: Path) -> Record:
+    """Read one ``record.json``.
+
+    Raises:
+        BenchError: not JSON, of a newer schema, or a field that the report needs is missing.
+    """
+    raw = load(path)
+    try:
+        return _record(path.parent, raw)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"missing {error}" if isinstance(error, KeyError) else str(error)
+        raise BenchError(f"{path}: damaged record ({what}); run it again or remove the folder") from None
+
+
+def _record(folder: Path, raw: dict[str, Any]) -> Record:
+    return Record(
+        folder=folder,
+        experiment=raw["experiment"],
+        spec=raw["tokenizer"]["spec"],
+        card=dict(raw["tokenizer"]["card"]),
+        protocol=_with(raw["protocol"], "name", "sha256", "content"),
+        dataset=_with(raw["dataset"], "name", "title", "ids_sha256", "content_sha256"),
+        samples=_with(raw["samples"], "used", "failed"),
+        settings=dict(raw["settings"]),
+        cells=tuple(_cell(cell) for cell in raw["cells"]),
+        gallery=tuple(_picture(folder, entry) for entry in raw["gallery"]),
+        raw=raw,
+    )
+
+
+def _with(mapping: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    for key in keys:
+        mapping[key]  # the KeyError names the field
+    return dict(mapping)
+
+
+def _cell(cell: Mapping[str, Any]) -> RecordCell:
+    value = None if cell["value"] is None else float(cell["value"])
+    if value is None and not cell["absent"]:
+        raise ValueError(f"cell {cell['name']} has neither a value nor a reason")
+    if value is not None and math.isnan(value):
+        raise ValueError(f"cell {cell['name']} is not a number")
+    interval = None if cell["interval"] is None else (float(cell["interval"][0]), float(cell["interval"][1]))
+    return RecordCell(
+        name=str(cell["name"]),
+        value=value,
+        interval=interval,
+        level=float(cell["level"]),
+        n=int(cell["n"]),
+        higher_is_better=bool(cell["higher_is_better"]),
+        unit=str(cell["unit"]),
+        absent=cell["absent"],
+        parameters=dict(cell["parameters"]),
+    )
+
+
+def _picture(folder: Path, entry: Mapping[str, Any]) -> Picture:
+    def inside(key: str) -> Path:
+        path = (folder / str(entry[key])).resolve()
+        # A record may come from anyone: it must not make the report copy other files of this machine.
+        if not path.is_relative_to(folder.resolve()) or path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+            raise ValueError(f"gallery entry {entry[key]!r} is not a picture inside the run's folder")
+        return path
+
+    return Picture(
+        id=str(entry["id"]),
+        rank=str(entry["rank"]),
+        metric=str(entry["metric"]),
+        value=None if entry["value"] is None else float(entry["value"]),
+        original=inside("original"),
+        reconstruction=inside("reconstruction"),
+        error=inside("error"),
+        error_max=None if entry.get("error_max") is None else float(entry["error_max"]),
+    )

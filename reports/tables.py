@@ -1,0 +1,217 @@
+"""Records beside the paper's figures: which rows and columns a table has, and which figures are best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from harness.experiment import Experiment, Fills
+from reports import numbers, paper
+from reports.lines import SECTIONS, TIMES, Frame, line
+from reports.model import Comparison, Figure, Line, Metric, Panel
+from reports.records import Record
+
+LAST_STAGE = " / Stage 3"
+
+
+def compare(experiment: Experiment, records: Iterable[Record]) -> list[Comparison]:
+    """A comparison for each table that the experiment fills, the first with the panels of all other data too."""
+    mine = [record for record in records if record.experiment == experiment.name]
+    if not experiment.fills:
+        return [Comparison(experiment=experiment, table=None, panels=_own_panels(experiment, None, mine))]
+    comparisons = []
+    for place, fills in enumerate(experiment.fills):
+        table = paper.load(fills.table)
+        panels = [_paper_panel(experiment, table, fills, dataset, mine) for dataset in fills.group]
+        if place == 0:
+            other = [record for record in mine if record.dataset["name"] not in fills.group]
+            panels += _own_panels(experiment, fills, other)
+        # What was measured comes first; the order is otherwise the paper's.
+        panels.sort(key=lambda panel: not panel.measured)
+        comparisons.append(Comparison(experiment=experiment, table=table, panels=tuple(panels)))
+    return comparisons
+
+
+def standing(experiment: Experiment, records: Sequence[Record]) -> tuple[list[Record], tuple[str, ...]]:
+    """The records of one dataset that go into its panel, and notes on those that do not.
+
+    Of several runs of one tokenizer under one protocol the one with most samples stands, then the
+    latest. Runs under another protocol than the experiment's default stand only where the default
+    is missing: the table of protocols shows them all.
+    """
+    latest = newest(records)
+    default = experiment.protocols[0] if experiment.protocols else ""
+    with_default = {record.tokenizer_key for record in latest if record.protocol["name"] == default}
+    kept_records = [
+        record for record in latest if record.protocol["name"] == default or record.tokenizer_key not in with_default
+    ]
+    notes = []
+    if repeated := len(records) - len(latest):
+        notes.append(f"{_runs(repeated)} of the same tokenizer and protocol with fewer samples or earlier: see Runs.")
+    if others := len(latest) - len(kept_records):
+        notes.append(f"{_runs(others)} under other protocols: see Protocols.")
+    return kept_records, tuple(notes)
+
+
+def newest(records: Iterable[Record]) -> list[Record]:
+    """Of the records of one dataset, for each tokenizer and protocol: the one with most samples, then the latest."""
+    latest: dict[tuple[object, ...], Record] = {}
+    for record in records:
+        key = (record.tokenizer_key, record.protocol["sha256"])
+        kept = latest.get(key)
+        if kept is None or (record.used, record.finished) > (kept.used, kept.finished):
+            latest[key] = record
+    return list(latest.values())
+
+
+def _runs(n: int) -> str:
+    return f"{n} further run{'s' if n > 1 else ''}"
+
+
+def _paper_panel(
+    experiment: Experiment, table: paper.Table, fills: Fills, dataset: str, records: Sequence[Record]
+) -> Panel:
+    group = fills.group[dataset]
+    kept, notes = standing(experiment, [record for record in records if record.dataset["name"] == dataset])
+    metrics = []
+    for name, last in fills.columns.items():
+        index = table.column(group, last)
+        printed = [figure for row in table.rows if (figure := table.printed(row, index)) is not None]
+        metrics.append(
+            Metric(
+                name=name,
+                higher_is_better=table.columns[index].higher_is_better,
+                unit=_unit(kept, name),
+                decimals=max(figure.decimals for figure in printed),
+                column=index,
+            )
+        )
+    further = _further(kept, [metric.name for metric in metrics])
+    rows: list[tuple[paper.Row | None, Record | None]] = []
+    placed: set[int] = set()
+    for row in table.rows:
+        here = [record for record in kept if _row_of(table, record) is row]
+        placed |= {id(record) for record in here}
+        rows += [(row, record) for record in here] or [(row, None)]
+    rows += [(None, record) for record in _ordered(record for record in kept if id(record) not in placed)]
+    frame = Frame(experiment=experiment, table=table, metrics=metrics, further=further, records=kept)
+    lines = [line(frame, row, record) for row, record in rows]
+    return Panel(
+        slug=_slug(dataset),
+        dataset=dataset,
+        title=str(kept[0].dataset["title"]) if kept else (group or dataset),
+        printed=group or table.title,
+        metrics=tuple(metrics),
+        further=further,
+        lines=_ranked(lines, tuple(metrics), further),
+        notes=notes,
+    )
+
+
+def _own_panels(experiment: Experiment, fills: Fills | None, records: Sequence[Record]) -> tuple[Panel, ...]:
+    """A panel for each dataset that the paper does not print, in the order of their names."""
+    sets: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        sets.setdefault((str(record.dataset["name"]), str(record.dataset["ids_sha256"])), []).append(record)
+    panels = []
+    for (name, ids), here in sorted(sets.items()):
+        kept, notes = standing(experiment, here)
+        main = list(fills.columns) if fills else [cell.name for cell in kept[0].cells]
+        known = {name: _printed_decimals(fills, name) for name in main} if fills else {}
+        metrics = tuple(metric_of(kept, cell, known.get(cell)) for cell in main if any(r.cell(cell) for r in kept))
+        further = _further(kept, main)
+        frame = Frame(experiment=experiment, table=None, metrics=metrics, further=further, records=kept)
+        lines = [line(frame, None, record) for record in _ordered(kept)]
+        several = sum(other == name for other, _ in sets) > 1
+        panels.append(
+            Panel(
+                slug=_slug(f"{name}-{ids[:8]}" if several else name),
+                dataset=name,
+                title=str(here[0].dataset["title"]) + (f" ({ids[:8]})" if several else ""),
+                printed=None,
+                metrics=metrics,
+                further=further,
+                lines=_ranked(lines, metrics, further),
+                notes=notes,
+            )
+        )
+    return tuple(panels)
+
+
+def _printed_decimals(fills: Fills, name: str) -> int:
+    table = paper.load(fills.table)
+    column = table.column(next(iter(fills.group.values())), fills.columns[name])
+    return max(figure.decimals for row in table.rows if (figure := table.printed(row, column)) is not None)
+
+
+def _row_of(table: paper.Table, record: Record) -> paper.Row | None:
+    """The paper's row of this tokenizer; two rows of one name are told apart by their token type."""
+    key = str(record.card.get("paper_row"))
+    rows = [row for row in table.rows if row.key == key]
+    if not rows:
+        # Tables without stages (3, 8) print the last one: their AToken-So/C is table 4's Stage 3.
+        rows = [row for row in table.rows if row.key == key.removesuffix(LAST_STAGE)]
+    if len(rows) > 1:
+        headers = [column.header for column in table.columns]
+        place = headers.index("Token Type") if "Token Type" in headers else None
+        rows = [row for row in rows if place is not None and row.values[place] == record.card.get("token_type")]
+    return rows[0] if len(rows) == 1 else None
+
+
+def _ordered(records: Iterable[Record]) -> list[Record]:
+    kinds = list(SECTIONS)
+    return sorted(records, key=lambda record: (kinds.index(record.kind), record.spec != "identity", record.title))
+
+
+def _unit(records: Sequence[Record], name: str) -> str:
+    return next((cell.unit for record in records if (cell := record.cell(name)) is not None), "")
+
+
+def metric_of(records: Sequence[Record], name: str, decimals: int | None = None) -> Metric:
+    """The column of a cell name; decimals by its values where the caller knows no better."""
+    cells = [cell for record in records if (cell := record.cell(name)) is not None]
+    if decimals is None:
+        decimals = numbers.decimals_for([cell.value for cell in cells if cell.value is not None], cells[0].unit)
+    return Metric(name=name, higher_is_better=cells[0].higher_is_better, unit=cells[0].unit, decimals=decimals)
+
+
+def _further(records: Sequence[Record], main: Sequence[str]) -> tuple[Metric, ...]:
+    names = dict.fromkeys(cell.name for record in records for cell in record.cells if cell.name not in main)
+    return (*(metric_of(records, name) for name in names), *(TIMES if records else ()))
+
+
+def _ranked(lines: Sequence[Line], metrics: Sequence[Metric], further: Sequence[Metric]) -> tuple[Line, ...]:
+    """Mark the best measured figure of each block of comparable rows (two at least)."""
+
+    def mark(columns: Sequence[Metric], rows: Sequence[tuple[Figure, ...]]) -> list[tuple[Figure, ...]]:
+        marked = [list(row) for row in rows]
+        for place, metric in enumerate(columns):
+            blocks: dict[tuple[object, ...], list[int]] = {}
+            for index, row in enumerate(rows):
+                if (block := _block(lines[index], row[place])) is not None and metric.higher_is_better is not None:
+                    blocks.setdefault(block, []).append(index)
+            for members in blocks.values():
+                values = [value for index in members if (value := rows[index][place].value) is not None]
+                best = max(values) if metric.higher_is_better else min(values)
+                for index in members:
+                    figure = rows[index][place]
+                    marked[index][place] = replace(figure, best=len(members) > 1 and figure.value == best)
+        return [tuple(row) for row in marked]
+
+    figures = mark(metrics, [row.figures for row in lines])
+    others = mark(further, [row.further for row in lines])
+    return tuple(
+        replace(row, figures=figure, further=other) for row, figure, other in zip(lines, figures, others, strict=True)
+    )
+
+
+def _block(row: Line, figure: Figure) -> tuple[object, ...] | None:
+    """Figures with the same block are comparable; None for what is not ranked."""
+    record = row.record
+    if record is None or record.kind == "reference" or figure.cell is None or figure.value is None:
+        return None
+    return (record.kind, record.protocol["sha256"], record.dataset["content_sha256"], figure.cell.n)
+
+
+def _slug(text: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in text.lower())
