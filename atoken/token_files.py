@@ -139,6 +139,8 @@ def load_tokens(path: Path) -> TokenFile:
         TokenFileError: not there, not a token file, truncated, of a newer format, or its parts
             contradict one another.
     """
+    if path.is_dir():
+        raise TokenFileError(f"{path}: a folder, not a token file")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
