@@ -178,7 +178,7 @@ def report(
     """Set the records' figures beside the paper's printed ones."""
     from reports.command import report as write_report
 
-    write_report(runs=runs, out=out, formats=tuple(format_.split(",")))
+    write_report(runs, out, format_.split(","), typer.echo)
 
 
 @audit.command()
@@ -191,9 +191,10 @@ def golden(
     dtype: Dtype = "float32",
 ) -> None:
     """Run the golden cases through this installation; exit 1 if one fails."""
+    from harness.devices import resolve
     from harness.golden import audit_golden
 
-    raise typer.Exit(audit_golden(folder, device=device, dtype=dtype))
+    raise typer.Exit(audit_golden(folder, resolve(device), dtype, typer.echo))
 
 
 @data.command()

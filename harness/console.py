@@ -70,7 +70,7 @@ def print_record(record: Mapping[str, Any], stream: TextIO | None = None) -> Non
     table.add_column("interval", justify="right")
     table.add_column("n", justify="right")
     for cell in record["cells"]:
-        of = f"/{samples['expected']:,}" if samples["expected"] else ""
+        of = f"/{samples['expected'] or samples['selected']:,}"
         name = f"{cell['name']} {'↑' if cell['higher_is_better'] else '↓'}"
         if cell["absent"] is not None:
             table.add_row(name, "absent", "", f"{cell['n']:,}{of}")

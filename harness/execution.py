@@ -78,8 +78,8 @@ def merge_only(plan: Plan, folder: Path, console: Console) -> dict[str, Any]:
             execution.stands(shard)
         if missing := execution.missing():
             raise BenchError(
-                f"{folder}: {len(missing)} of {plan.shards} shards are missing (first: {missing[0]}); finish the run "
-                "with this version of the code, then merge"
+                f"{folder}: {len(missing)} of {plan.shards} shards are missing (first: {missing[0]}); start those "
+                "shares again, then merge"
             )
         return merge(plan, folder, execution.found, execution.pipeline)
 
@@ -133,7 +133,7 @@ class _Execution:
             BenchError: there are none yet.
         """
         if self.plan.tokenizer.needs_prepare and not self._restored():
-            raise BenchError(f"{self.folder}: no shard of this run is finished by this version of the code; run it")
+            raise BenchError(f"{self.folder}: no process has found the tokenizer's settings on this set yet; run it")
 
     def _restored(self) -> bool:
         path = self.folder / REQUEST

@@ -83,6 +83,8 @@ class _Readable(TorchDataset[Prepared | Failed]):
             # Other people's files meet other people's decoders here. One of 50,000 must not end the run,
             # and it is not silent: the record names the sample with this line.
             return Failed(sample.id, f"{type(error).__name__}: {error}")
+        if not pixels.flags.writeable:
+            pixels = pixels.copy()  # Pillow's memory; torch wants its own
         return Prepared(sample.id, sample.label, pixels, decoded.sha256, decoded.pixels.shape[:2])
 
 

@@ -173,7 +173,7 @@ def _record(
             "seed": protocol.seed,
         },
         "environment": provenance.environment(sorted({part["device_name"] for part in work})),
-        "code": provenance.code(),
+        "code": {**provenance.code(), "measured_with": plan.software},
         "time": {
             "started": min(part["started"] for part in work),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -20,7 +20,7 @@ COMPUTING = ("torch", "torchvision", "numpy", "pillow", "av", "torch-fidelity", 
 # Those that only carry data.
 CARRYING = ("safetensors", "pandas", "pyarrow")
 # Source that no sample's result passes through: an edit there leaves the finished shards standing.
-_BESIDE = ("atoken/training", "atoken/cli.py", "harness/cli.py", "harness/golden.py", "harness/console.py")
+_BESIDE = ("atoken/training", "atoken/cli.py", "harness/cli.py", "harness/golden", "harness/console.py")
 
 
 def packages(names: tuple[str, ...] = COMPUTING + CARRYING) -> dict[str, str]:

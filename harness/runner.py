@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from harness import provenance, registry
 from harness.console import Console, print_record
 from harness.data.base import Dataset
 from harness.data.catalog import open_dataset
+from harness.devices import resolve, use_numerics
 from harness.errors import BenchError
 from harness.execution import REQUEST, execute, merge_only
 from harness.experiment import Experiment
@@ -86,7 +86,7 @@ def run(experiment: Experiment, request: Request) -> None:
                     if total == 1:
                         raise
                     # The other rows of a night's work need not wait for somebody to mend this one.
-                    console.say(f"{row.spec}: {error}")
+                    console.say(f"{row.spec} failed: {error}")
                     failed.append(f"{row.spec} on {dataset.name} ({protocol.name})")
     if failed:
         raise BenchError(f"{len(failed)} of {total} runs failed: {', '.join(failed)}; the reasons stand above")
@@ -119,7 +119,7 @@ def merge_folder(folder: Path, *, strict: bool) -> None:
         raise BenchError(f"{folder}: no run in this folder ({REQUEST} is missing)") from None
     except (OSError, ValueError, KeyError) as error:
         raise BenchError(f"{folder / REQUEST}: not readable ({error}); run the same command again") from error
-    settings = Settings(**{**request["settings"], "device": _device(request["settings"]["device"])})
+    settings = Settings(**{**request["settings"], "device": resolve(request["settings"]["device"])})
     use_numerics(settings)
     tokenizer = _create(request["tokenizer"], request["ckpt"], request["preset"], settings)
     protocol = Protocol.from_content(request["protocol"], str(folder / REQUEST))
@@ -134,7 +134,7 @@ def merge_folder(folder: Path, *, strict: bool) -> None:
         metrics=metrics,
         absent=absent,
         settings=settings,
-        software=_software(request["tokenizer"]),
+        software=request["software"],  # what measured the shards, whatever merges them
         request=request,
     )
     now = plan.folder(Path()).name
@@ -147,45 +147,17 @@ def merge_folder(folder: Path, *, strict: bool) -> None:
         raise BenchError(f"--strict: {len(missing)} cells are absent: {', '.join(missing)}")
 
 
-def use_numerics(settings: Settings) -> None:
-    """Make torch compute what the settings say, the same way every time: no TF32 behind float32's name."""
-    torch.set_num_threads(settings.threads)
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    if settings.device.startswith("cuda"):
-        torch.cuda.set_device(settings.device)
-
-
 def _settings(request: Request) -> Settings:
     if request.dtype not in DTYPES:
         raise BenchError(f"--dtype {request.dtype}: not one of {', '.join(DTYPES)}")
     return Settings(
-        device=_device(request.device),
+        device=resolve(request.device),
         dtype=request.dtype,
         threads=request.threads or default_threads(),
         token_budget=request.token_budget,
         shard_size=request.shard_size,
         limit=request.limit,
     )
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise BenchError(f"--device {name}: not a device; write cpu, cuda or cuda:N") from None
-    if device.type == "cpu":
-        return "cpu"
-    if device.type != "cuda" or not torch.cuda.is_available():
-        raise BenchError(f"--device {name}: not on this machine; use --device cpu")
-    index = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
-    if index >= torch.cuda.device_count():
-        raise BenchError(f"--device cuda:{index}: this machine has {torch.cuda.device_count()} CUDA devices")
-    return f"cuda:{index}"
 
 
 def _dataset(text: str) -> Dataset:
@@ -238,6 +210,7 @@ def _plan(
         # What it finds on one set must not be what it starts from on the next.
         tokenizer = _create(row.spec, row.ckpt, row.preset, settings)
     metrics, absent = _metrics(protocol, store, settings.device, tokenizer)
+    software = {**provenance.software(), "tokenizer_source": registry.source_sha256(row.spec)}
     return Plan(
         experiment=experiment.name,
         spec=_spec(row.spec, row.ckpt),
@@ -247,7 +220,7 @@ def _plan(
         metrics=metrics,
         absent=absent,
         settings=settings,
-        software=_software(row.spec),
+        software=software,
         request={
             "experiment": experiment.name,
             "tokenizer": row.spec,
@@ -257,6 +230,7 @@ def _plan(
             "protocol": protocol.content(),
             "settings": settings.identity() | {"threads": settings.threads},
             "weights": [str(folder.resolve()) for folder in request.weights],
+            "software": software,
         },
     )
 
@@ -265,10 +239,6 @@ def _metrics(
     protocol: Protocol, store: WeightStore, device: str, tokenizer: Tokenizer
 ) -> tuple[list[Metric], list[Cell]]:
     return build_metrics(protocol, store, torch.device(device), codebook_size=tokenizer.card.codebook_size)
-
-
-def _software(spec: str) -> dict[str, Any]:
-    return {**provenance.software(), "tokenizer_source": registry.source_sha256(spec)}
 
 
 def _spec(spec: str, ckpt: str | None) -> str:

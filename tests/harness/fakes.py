@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.data.base import Dataset, Decoded, Sample, SampleError
+from harness.errors import BenchError
 from harness.metrics.base import Cell, Metric, Pairs
 from harness.plan import Plan, Settings
 from harness.protocol import MetricSpec, Protocol
@@ -192,3 +195,36 @@ def plan(**changes: Any) -> Plan:
     }
     settings = {"token_budget": 64, "shard_size": 4, **changes.pop("settings", {})}
     return Plan(**{**parts, **changes, "settings": Settings(**settings)})
+
+
+class Slow(Blur):
+    """Takes its time, so that a test can meet it at work."""
+
+    def decode(self, encoded: Encoded) -> list[Tensor]:
+        time.sleep(0.4)
+        return super().decode(encoded)
+
+
+def create_poison(argument: str | None, *, device: str, dtype: str) -> Poison:
+    return Poison()
+
+
+def create_slow(argument: str | None, *, device: str, dtype: str) -> Slow:
+    return Slow()
+
+
+class RankOneFails(Blur):
+    """Works in every process but the one with rank 1."""
+
+    def encode(self, images: Sequence[Tensor], *, latent: LatentMode, seeds: Sequence[int]) -> Encoded:
+        if os.environ.get("RANK") == "1":
+            raise BenchError("rank 1 is out of order")
+        return super().encode(images, latent=latent, seeds=seeds)
+
+
+def create_rank_one_fails(argument: str | None, *, device: str, dtype: str) -> RankOneFails:
+    return RankOneFails()
+
+
+def create_blur(argument: str | None, *, device: str, dtype: str) -> Blur:
+    return Blur(int(argument or 4))
