@@ -2,11 +2,9 @@
 
 import json
 import os
-import resource
 import struct
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -25,6 +23,7 @@ from atoken.files import WriteError, replacing
 from atoken.token_files import TokenFile, TokenFileError, load_tokens, save_tokens, weights_sha256
 from atoken.tokenizer import AToken
 from atoken.tokens import Latents
+from tests.atoken.disk import largest_file
 
 HALF = TransformerConfig(width=16, blocks=1, heads=2, mlp=16)
 CONFIG = ATokenConfig(
@@ -201,17 +200,6 @@ def test_a_models_hash_is_of_its_values_not_its_file(tmp_path: Path, model: ATok
         official["model"]["proj.weight"] = model.proj.weight + 1e-6
     torch.save(official, tmp_path / "official.pt")
     assert weights_sha256(open_weights(locate(tmp_path / "official.pt"))) not in hashes
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """Writes beyond `size` bytes fail, as on a full disk, but without one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_part(written: Path, posterior: Latents) -> None:
