@@ -63,7 +63,7 @@ class Work:
     ) -> Iterator[tuple[Item, Result]]:
         """Apply `function` to packs of items; a pack that it refuses is tried item by item."""
         with progress(self._title, len(self._files)) as (console, advance):
-            for pack in packs(self._read(console), lambda item: item.tokens(patch), token_budget):
+            for pack in packs(self._read(console, advance), lambda item: item.tokens(patch), token_budget):
                 yield from self._applied(function, pack, console)
                 for _ in pack:
                     advance()
@@ -82,7 +82,7 @@ class Work:
             return
         yield from zip(pack, results, strict=True)
 
-    def _read(self, console: Console) -> Iterator[Item]:
+    def _read(self, console: Console, advance: Callable[[], None]) -> Iterator[Item]:
         for place, (path, name) in enumerate(self._files):
             try:
                 if is_video(path):
@@ -91,6 +91,7 @@ class Work:
                     yield Item(place=place, path=path, name=name, pixels=read_image(path), rate=None)
             except MediaError as error:
                 self._leave_out(console, str(error))
+                advance()
 
     def _leave_out(self, console: Console, line: str) -> None:
         self._failed += 1

@@ -117,8 +117,8 @@ def preprocess(case: Case, device: torch.device) -> Produced:
     for index, spec in enumerate(case.header["specs"]):
         image = process_image(
             case.tensors[f"in/process_{index}/uint8"].to(device),
-            min_resolution=spec["min_resolution"],
-            max_resolution=spec["max_resolution"],
+            min_resolution=spec.get("min_resolution"),
+            max_resolution=spec.get("max_resolution"),
             square_image_length=spec.get("square_image_length"),
         )
         tokens = pack_pixels([image], fit="crop", frames="drop", device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from atoken import cli, work
@@ -407,6 +409,17 @@ def test_logs_hold_no_progress_bar(run: Run, ckpt: Path, folder: Path) -> None:
     _, out, err = run("encode", folder, "-o", folder.parent / "t", "--model", ckpt)
     assert out == ""
     assert err.splitlines() == [f"wrote {folder.parent / 't'}: 4 items, 17 tokens"]
+
+
+def test_on_a_terminal_the_bar_counts_every_file(
+    run: Run, ckpt: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(work, "Console", lambda **_: Console(file=screen, force_terminal=True))
+    (folder / "broken.png").touch()
+    run("encode", folder, "-o", folder.parent / "t", "--model", ckpt)
+    assert "5/5" in screen.getvalue()
+    assert "broken.png" in screen.getvalue()
 
 
 def test_help_imports_nothing_heavy() -> None:
