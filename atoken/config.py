@@ -19,7 +19,9 @@ def _positive(owner: str, **values: int) -> None:
             raise CheckpointError(f"{owner}: {name} must be a positive whole number, got {value!r}")
 
 
-def _known(owner: type, data: Mapping[str, Any]) -> dict[str, Any]:
+def _known(owner: type, data: Any) -> dict[str, Any]:
+    if not isinstance(data, Mapping):
+        raise CheckpointError(f"{owner.__name__}: must be an object with keys, got {data!r}")
     names = {f.name for f in fields(owner)}
     unknown = sorted(set(data) - names)
     if unknown:

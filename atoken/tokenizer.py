@@ -13,6 +13,7 @@ from atoken import checkpoint
 from atoken.config import ATokenConfig
 from atoken.errors import InputError
 from atoken.patches import Fit, Frames, Pixels, check_raster, pack_pixels, to_uint8, unpack_pixels
+from atoken.pooling import PoolingHead
 from atoken.quantizer import FSQ
 from atoken.tokens import ItemSpec, Latents, SparseTokens
 from atoken.transformer import Decoder, Encoder
@@ -263,7 +264,9 @@ def _specs(tokens: Latents | SparseTokens) -> tuple[ItemSpec, ...]:
 
 
 def _initialise(module: nn.Module) -> None:
-    """Truncated normal for matrices, zero biases; norms keep their ones."""
+    """Truncated normal for matrices and the probe, zero biases; norms keep their ones."""
+    if isinstance(module, PoolingHead):
+        nn.init.trunc_normal_(module.probe, std=INIT_STD)
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.trunc_normal_(module.weight, std=INIT_STD)
     if isinstance(module, nn.Linear) and module.bias is not None:

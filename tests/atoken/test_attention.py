@@ -1,0 +1,112 @@
+"""Packed attention against a dense, masked reference; positions; compiled blocks."""
+
+from __future__ import annotations
+
+import shutil
+from copy import deepcopy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atoken.attention import Segments, attend
+from atoken.patches import pack_pixels
+from atoken.positions import LearnedPositions, rotary_table, rotate
+from atoken.tiles import plan_tiles
+
+CPU = torch.device("cpu")
+
+
+def dense(q, k, v, queries, keys):
+    owner_q = torch.repeat_interleave(torch.arange(len(queries)), torch.tensor(queries))
+    owner_k = torch.repeat_interleave(torch.arange(len(keys)), torch.tensor(keys))
+    scores = torch.einsum("lhd,mhd->hlm", q.double(), k.double()) / q.shape[-1] ** 0.5
+    scores = scores.masked_fill(owner_q[:, None] != owner_k, -torch.inf)
+    return torch.einsum("hlm,mhd->lhd", scores.softmax(-1), v.double()).float()
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=6))
+def test_segments_see_only_themselves(lengths):
+    queries, keys = [q for q, _ in lengths], [k for _, k in lengths]
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(sum(queries), 2, 8, generator=generator)
+    k, v = torch.randn(2, sum(keys), 2, 8, generator=generator)
+    segments = Segments.of(queries, keys, device=CPU, dtype=torch.float32)
+    assert sum(count for count, _, _ in segments.runs) == len(lengths)
+    assert segments.cumulative_keys[-1] == sum(keys)
+    torch.testing.assert_close(attend(q, k, v, segments), dense(q, k, v, queries, keys), rtol=0, atol=1e-5)
+
+
+def test_equal_neighbours_share_a_call():
+    segments = Segments.of([4, 4, 4, 7, 4], device=CPU, dtype=torch.float32)
+    assert segments.runs == ((3, 4, 4), (1, 7, 7), (1, 4, 4))
+    assert segments.kernel is None
+
+
+def test_rotation_is_relative_and_keeps_norms():
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 5, 2, 72, generator=generator)
+    coords = torch.randint(0, 30, (2, 5, 4), generator=generator)
+
+    def scores(shift):
+        tables = [rotary_table(c + shift, 72) for c in coords]
+        return torch.einsum("lhd,mhd->hlm", rotate(q, tables[0]), rotate(k, tables[1]))
+
+    torch.testing.assert_close(scores(0), scores(40), rtol=0, atol=2e-4)
+    torch.testing.assert_close(rotate(q, rotary_table(coords[0], 72)).norm(), q.norm())
+    assert rotate(q.bfloat16(), rotary_table(coords[0], 72)).dtype == torch.float32
+
+
+def test_cached_grids_follow_the_weights(noise):
+    embedder = LearnedPositions(8)
+    tiles = plan_tiles(pack_pixels([noise(40, 80), noise(20, 20)]), 4)
+    for write in (
+        lambda w: w.normal_(),
+        lambda w: w.data.add_(1),  # an optimiser may go behind autograd's version counter
+        lambda w: w.data.copy_(torch.randn(256, 8)),
+    ):
+        with torch.no_grad():
+            write(embedder.position_embedding.weight)
+        fresh = embedder(tiles)
+        assert fresh.requires_grad
+        with torch.inference_mode():
+            assert torch.equal(embedder(tiles), fresh)
+            assert torch.equal(embedder(tiles), fresh)
+    with torch.no_grad():
+        for side in range(1, 60):
+            embedder(plan_tiles(pack_pixels([noise(16 * side, 16)]), 4))
+    assert len(embedder._grids) <= 32
+
+
+def test_tables_made_under_inference_can_train(tiny, noise):
+    tokens = pack_pixels([noise(16, 48)])
+    with torch.inference_mode():
+        tiny.forward_encoder(tokens)
+    _, moments = tiny.forward_encoder(tokens)
+    moments.sum().backward()
+    tiny.zero_grad(set_to_none=True)
+
+
+def test_blocks_are_one_graph_whatever_the_layout(tiny, noise):
+    traced = deepcopy(tiny)
+    for block in [*traced.encoder.blocks[:1], *traced.decoder.blocks[:1]]:
+        block.compile(fullgraph=True, backend="eager")
+    for items in ([noise(32, 32)], [noise(48, 32)], [noise(48, 32), noise(20, 16, 16)]):
+        assert_same_results(traced, tiny, items)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on the CPU")
+@pytest.mark.filterwarnings("ignore")
+def test_blocks_compile(tiny, noise):
+    compiled = deepcopy(tiny)
+    compiled.decoder.blocks[0].compile(fullgraph=True)
+    assert_same_results(compiled, tiny, [noise(32, 48)])
+
+
+def assert_same_results(model, reference, items):
+    got, want = model.encode(items), reference.encode(items)
+    torch.testing.assert_close(got.mean.features, want.mean.features, rtol=0, atol=2e-5)
+    for a, b in zip(model.decode_pixels(got), reference.decode_pixels(want), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
