@@ -78,7 +78,7 @@ class LearnedPositions(nn.Module):
         super().__init__()
         # Drawing normal numbers on the meta device would import torch's compiler (a second, 150 MB).
         table = torch.zeros(TABLE_SIDE * TABLE_SIDE, width)
-        self.position_embedding = nn.Embedding(*table.shape, _weight=table)
+        self.position_embedding = nn.Embedding(TABLE_SIDE * TABLE_SIDE, width, _weight=table)
         self._snapshot: Tensor | None = None
         self._grids: dict[tuple[int, int], Tensor] = {}
 
