@@ -74,7 +74,7 @@ def _rows(path: Path, device: torch.device, dtype: torch.dtype) -> list[Row]:
         rows = _run(read_case(path), device, dtype)
     except ATokenError as error:
         return [Row(case=path.stem, output="-", verdict="FAIL", note=str(error))]
-    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         # Of a file that says one thing and holds another; the audit goes on to the next.
         note = f"does not follow the schema ({type(error).__name__}: {str(error).splitlines()[0]})"
         return [Row(case=path.stem, output="-", verdict="FAIL", note=note)]

@@ -1,5 +1,6 @@
 """The audit must pass on what the reference computed, and must see every fault that is put in."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from atoken import attention, positions, quantizer, transformer
+from atoken.config import ATokenConfig
+from atoken.pooling import PoolingHead
 from atoken.transformer import Block, HeadNorm
 from harness.errors import BenchError
 from harness.golden import SHIPPED, Row, audit_golden, run_golden
@@ -79,7 +83,67 @@ def edited(folder: Path, **changes: object) -> None:
     save_file(tensors, path, header)
 
 
-def test_a_wrong_formula_fails(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+Mutation = Callable[[pytest.MonkeyPatch], None]
+
+
+def _interpolation(**changed: object) -> Mutation:
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        usual = positions.interpolate
+        patch.setattr(positions, "interpolate", lambda image, **given: usual(image, **given | changed))
+
+    return mutate
+
+
+def _tables(frequencies: Callable[[int], torch.Tensor]) -> Mutation:
+    def mutate(patch: pytest.MonkeyPatch) -> None:
+        # The table itself is cached for good: build it anew, and only here.
+        def table(coords: torch.Tensor, head_dim: int) -> torch.Tensor:
+            angles = coords[..., None].float() * frequencies(head_dim)
+            return torch.polar(torch.ones_like(angles), angles).flatten(1)
+
+        patch.setattr(transformer, "rotary_table", table)
+
+    return mutate
+
+
+def _gelu(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(torch.nn.GELU, "forward", lambda self, x: torch.nn.functional.gelu(x))
+
+
+def _scale(patch: pytest.MonkeyPatch) -> None:
+    usual = attention.scaled_dot_product_attention
+    patch.setattr(attention, "scaled_dot_product_attention", lambda q, k, v: usual(q, k, v, scale=1.0))
+
+
+def _no_residual(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PoolingHead, "forward", lambda self, x, n: self.mlp(self.layernorm(self.attention(self.probe, x, n))))
+
+
+MUTATIONS: dict[str, Mutation] = {
+    "GELU by erf": _gelu,
+    "norms with eps 1e-5": lambda patch: patch.setattr(transformer, "NORM_EPS", 1e-5),
+    "positions without antialias": _interpolation(antialias=False),
+    "positions with aligned corners": _interpolation(align_corners=True),
+    "usual RoPE exponents": _tables(lambda d: 10000.0 ** -(torch.arange(d // 8) / (d // 8))),
+    "RoPE axes in another order": lambda patch: patch.setattr(
+        transformer, "rotary_table", lambda coords, d: positions.rotary_table(coords.flip(1), d)
+    ),
+    "attention without its scale": _scale,
+    "tiles of another length": lambda patch: patch.setattr(ATokenConfig, "tile_steps", property(lambda self: 3)),
+    "pooling without its residual": _no_residual,
+    "FSQ without the 1e-3": lambda patch: patch.setattr(quantizer, "EPS", 0.0),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_the_shipped_cases_catch_a_wrong_formula(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    MUTATIONS[name](monkeypatch)
+    failed = failing(SHIPPED)
+    assert failed
+    assert all("schema" not in row.note for row in failed)
+
+
+def test_a_gain_of_one_in_ten_thousand_fails(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = HeadNorm.forward
     monkeypatch.setattr(HeadNorm, "forward", lambda self, x: usual(self, x) * 1.0001)
     assert {row.output for row in failing(part)} == {"rec_feats", "pixels_1"}
