@@ -6,7 +6,6 @@ consecutive rows of the former and `keys[i]` of the latter.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -34,10 +33,11 @@ def _varlen_kernel() -> VarlenKernel | None:
         except ImportError:
             return None
         return cast(VarlenKernel, flash_attn_varlen_func)
-    if "num_splits" not in inspect.signature(varlen_attn).parameters:
-        return cast(VarlenKernel, varlen_attn)
-    # Split keys would let the longest batch mate choose the order of an item's sums.
-    return cast(VarlenKernel, partial(varlen_attn, num_splits=1))
+    if torch.version.hip is None and torch.__version__ >= "2.14":
+        # Split keys would let the longest batch mate choose the order of an item's sums. Earlier
+        # versions refuse the option with their default kernel, which never splits here anyway.
+        return cast(VarlenKernel, partial(varlen_attn, num_splits=1))
+    return cast(VarlenKernel, varlen_attn)
 
 
 def _packed_kernel(device: torch.device, dtype: torch.dtype) -> VarlenKernel | None:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atoken import attention
 from atoken.attention import Segments, attend
 from atoken.patches import pack_pixels
 from atoken.positions import LearnedPositions, rotary_table, rotate
@@ -43,6 +44,43 @@ def test_equal_neighbours_share_a_call():
     segments = Segments.of([4, 4, 4, 7, 4], device=CPU, dtype=torch.float32)
     assert segments.runs == ((3, 4, 4), (1, 7, 7), (1, 4, 4))
     assert segments.kernel is None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "autocast", "packed"),
+    [
+        (torch.float32, None, False),
+        (torch.bfloat16, None, True),
+        (torch.float16, None, True),
+        (torch.float32, torch.bfloat16, True),
+    ],
+)
+def test_the_packed_kernel_is_for_half_precision_on_cuda(monkeypatch, dtype, autocast, packed):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    # Without a device autocast refuses to be on.
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: autocast is not None and device == "cuda")
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda _: autocast)
+    kernel = attention._packed_kernel(torch.device("cuda"), dtype)
+    assert (kernel is not None) == packed
+    assert attention._packed_kernel(CPU, dtype) is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    assert attention._packed_kernel(torch.device("cuda"), dtype) is None
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+def test_cuda_agrees_with_the_cpu(tiny, noise, dtype, tolerance):
+    items = [noise(40, 48), noise(21, 32, 32), noise(16, 16)]
+    model = deepcopy(tiny).to("cuda", dtype)
+    want, got = tiny.encode(items), model.encode(items)
+    torch.testing.assert_close(got.mean.features.cpu(), want.mean.features, rtol=0, atol=tolerance)
+    for windows in ({}, {"stride_frames": 12, "cache_frames": 4}):
+        pairs = zip(model.decode_pixels(want, **windows), tiny.decode_pixels(want, **windows), strict=True)
+        for a, b in pairs:
+            torch.testing.assert_close(a.cpu(), b, rtol=0, atol=tolerance)
+    torch.testing.assert_close(model.embed(items).cpu(), tiny.embed(items), rtol=0, atol=tolerance)
+    alone = model.encode(items[1:2]).mean.features
+    torch.testing.assert_close(got.split()[1].mean.features, alone, rtol=0, atol=tolerance)
 
 
 def test_rotation_is_relative_and_keeps_norms():
