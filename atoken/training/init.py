@@ -1,0 +1,223 @@
+"""Starting from the PCA of patches: the untrained model already reconstructs as well as `pca:K`.
+
+The residual stream of both halves carries PCA coefficients. Constant channels much larger than all
+coefficients make every LayerNorm / RMSNorm a nearly constant scale, whose weights whiten the
+coefficients for what follows; the blocks' output projections start at zero. So the encoder's
+projection reads the first K coefficients (unit variance each), the decoder puts the components
+back together, and the mean patch comes from the decoder's constant channel. All that the blocks
+learn comes on top. So that they need not first find out where their neighbours are, each attention
+head starts with its eye on one neighbouring patch, which rotary positions allow: queries turned by
+the neighbour's offset meet unturned keys. Its values are that patch's coefficients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from atoken.config import ATokenConfig
+from atoken.positions import rotary_frequencies
+from atoken.tokenizer import AToken
+from atoken.training.data import patches
+from atoken.training.errors import TrainingError
+from atoken.transformer import Block, Decoder, Encoder, SelfAttention
+
+__all__ = ["Basis", "fit_basis", "image_config", "initialise", "with_frames"]
+
+CONSTANT = 30.0
+"""Of the constant channels; coefficients in the stream have a standard deviation of 1 or less."""
+BALANCE_GAIN = 0.1
+NEIGHBOURS = (((0, 1), (0, -1), (1, 0), (-1, 0)), ((1, 1), (-1, -1), (1, -1), (-1, 1)))
+"""(rows, columns) that the heads of even and of odd blocks look at."""
+SHARPNESS = 24.0
+"""Attention logit of the patch looked at; one patch further it is about a ninth lower."""
+CONTENT = 0.25
+"""Of the random part of queries and keys, relative to the usual start."""
+HEAD_STD = 0.02
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Basis:
+    """PCA of 16x16x3 patches in [-1, 1].
+
+    Attributes:
+        mean: [768].
+        components: [768, 768], columns by falling variance.
+        variances: [768], of the coefficients.
+    """
+
+    mean: Tensor
+    components: Tensor
+    variances: Tensor
+
+
+def fit_basis(pixels: Sequence[np.ndarray]) -> Basis:
+    """PCA of all whole patches of the images, in float64; a component's largest entry is positive."""
+    total, products, count = 0.0, 0.0, 0
+    for image in pixels:
+        rows = patches([image])
+        total, products, count = total + rows.sum(0), products + rows.T @ rows, count + len(rows)
+    mean = total / count
+    variances, vectors = np.linalg.eigh(products / count - np.outer(mean, mean))
+    vectors = vectors[:, ::-1]
+    # Eigenvectors have no sign; without a rule it would differ between machines.
+    signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])])
+    tensors = (mean, vectors * signs, variances[::-1].clip(min=1e-9))
+    return Basis(*(torch.from_numpy(np.ascontiguousarray(t, dtype=np.float32)) for t in tensors))
+
+
+def image_config(config: ATokenConfig) -> ATokenConfig:
+    """The same model with one-frame patches, as in the paper's first stage.
+
+    Images fill frame 0 of a patch and leave the others at zero: the other frames' weights neither
+    change an image nor get a gradient from it, so training need not carry them.
+    """
+    return replace(config, patch=(1, *config.patch[1:]))
+
+
+def with_frames(model: AToken, config: ATokenConfig) -> AToken:
+    """The trained image model in its full shape; the weights of frames 1.. start at zero."""
+    full = AToken(config)
+    state = dict(model.state_dict())
+    values = model.config.token_channels
+    for key, dim in (("encoder.input_layer.weight", 1), ("decoder.out_layer.weight", 0)):
+        wide = torch.zeros_like(full.get_parameter(key))
+        wide.narrow(dim, 0, values).copy_(state[key])
+        state[key] = wide
+    full.load_state_dict(state)
+    return full.eval()
+
+
+@torch.no_grad()
+def initialise(model: AToken, basis: Basis, *, latent_std: float, seed: int) -> None:
+    """Set every weight of an image model (`image_config`) from the basis.
+
+    Args:
+        latent_std: standard deviation of the posterior, whose latents have unit variance.
+        seed: of what is drawn at random (the blocks' input projections, the pooling head).
+
+    Raises:
+        TrainingError: the model is too narrow to carry the coefficients.
+    """
+    config = model.config
+    latents = config.latent_channels
+    if min(config.encoder.width - 3, config.decoder.width - 1) < latents:
+        raise TrainingError(f"{config.name}: widths must exceed its {latents} latents by 3 to start from a PCA")
+    generator = torch.Generator().manual_seed(seed)
+    for half in (model.encoder, model.decoder):
+        for index, block in enumerate(_blocks(half)):
+            _initialise_block(block, index, generator)
+    for parameter in model.encoder.head.parameters():
+        if parameter.ndim > 1:
+            nn.init.trunc_normal_(parameter, std=HEAD_STD, generator=generator)
+    _initialise_encoder(model, basis, latent_std)
+    _initialise_decoder(model, basis)
+
+
+def _blocks(half: Encoder | Decoder) -> list[Block]:
+    return [block for block in half.blocks if isinstance(block, Block)]
+
+
+def _initialise_block(block: Block, index: int, generator: torch.Generator) -> None:
+    attention = block.attn
+    for weight in (attention.to_qkv.weight, block.mlp.get_parameter("mlp.0.weight")):
+        nn.init.normal_(weight, std=weight.shape[1] ** -0.5, generator=generator)
+    for weight in (attention.to_out.weight, block.mlp.get_parameter("mlp.2.weight")):
+        nn.init.zeros_(weight)
+    queries, keys = _look(attention, index)
+    constant = torch.cat([queries, keys, torch.zeros_like(keys)])
+    if attention.q_rms_norm is None or attention.k_rms_norm is None:
+        attention.to_qkv.bias.copy_(constant)
+        return
+    # No bias in the decoder, but a channel that holds 1 after the norm; head norms undo lengths.
+    attention.to_qkv.weight[:, -1] = constant
+    for norm in (attention.q_rms_norm, attention.k_rms_norm):
+        norm.gamma.fill_((SHARPNESS / attention.head_dim**0.5) ** 0.5)
+
+
+def _look(attention: SelfAttention, index: int) -> tuple[Tensor, Tensor]:
+    """Constant queries and keys [width] that make each head look at a neighbour.
+
+    Scales down the random part of the layer's queries and keys, and makes the values a copy of the
+    first channels. Without a head norm, the constants alone give a logit of SHARPNESS.
+    """
+    heads, size = attention.heads, attention.head_dim
+    width = heads * size
+    angles = rotary_frequencies(size)
+    weight = attention.to_qkv.weight
+    weight[: 2 * width] *= CONTENT
+    weight[2 * width :] = torch.eye(size, width).repeat(heads, 1)
+    offsets = NEIGHBOURS[index % 2]
+    queries = torch.zeros(heads, 4, len(angles), 2)  # axes t, x, y, z; real and imaginary part
+    keys = torch.zeros_like(queries)
+    keys[:, 1:3, :, 0] = 1.0
+    for head in range(heads):
+        for axis, offset in enumerate(offsets[head % len(offsets)], start=1):
+            queries[head, axis, :, 0] = (offset * angles).cos()
+            queries[head, axis, :, 1] = (offset * angles).sin()
+    length = (SHARPNESS * size**0.5 / (2 * len(angles))) ** 0.5
+    return queries.flatten() * length, keys.flatten() * length
+
+
+def _initialise_encoder(model: AToken, basis: Basis, latent_std: float) -> None:
+    encoder, latents, width = model.encoder, model.config.latent_channels, model.config.encoder.width
+    count = min(width - 3, basis.variances.numel())
+    std = basis.variances[:count].sqrt()
+    gain = (std / std[0]).sqrt()  # of each channel: half whitened, so that no channel is lost in bf16
+    rows = (basis.components[:, :count] / std * gain).t()
+    layer = encoder.input_layer
+    layer.weight.zero_()
+    layer.bias.zero_()
+    layer.weight[:count] = rows
+    layer.bias[:count] = -rows @ basis.mean
+    # LayerNorm subtracts the mean over channels: one channel keeps it at zero.
+    layer.weight[count] = -layer.weight[:count].sum(0)
+    layer.bias[count] = -layer.bias[:count].sum()
+    layer.bias[-2], layer.bias[-1] = CONSTANT, -CONSTANT
+    encoder.pos_embedder.position_embedding.weight.zero_()
+    scale = (2 * CONSTANT**2 / width) ** 0.5  # what the norms divide by
+    weight = torch.full((width,), scale)
+    weight[:count] = scale / gain
+    weight[count] = BALANCE_GAIN * scale
+    weight[-2:] = scale / CONSTANT
+    _set(_norms(encoder, encoder.post_layernorm), weight)
+    model.proj.weight.zero_()
+    model.proj.weight[:latents, :latents] = torch.eye(latents)
+    # The log variance is a constant: half of it from each of the channels that hold +1 and -1.
+    logvar = 2.0 * float(np.log(latent_std))
+    model.proj.weight[latents:, -2], model.proj.weight[latents:, -1] = logvar / 2, -logvar / 2
+
+
+def _initialise_decoder(model: AToken, basis: Basis) -> None:
+    decoder, latents, width = model.decoder, model.config.latent_channels, model.config.decoder.width
+    count = min(width - 1, basis.variances.numel())
+    std = basis.variances[:count].sqrt()
+    gain = (std[:latents] / std[0]).sqrt()
+    decoder.input_layer.weight.zero_()
+    decoder.input_layer.weight[:latents] = torch.diag(gain)
+    table = decoder.pos_embedder.position_embedding.weight
+    table.zero_()
+    table[:, -1] = CONSTANT  # no bias in this half: the position table brings the constant
+    scale = (CONSTANT**2 / width) ** 0.5
+    weight = torch.full((width,), scale)
+    weight[:latents] = scale / gain
+    weight[-1] = scale / CONSTANT
+    _set(_norms(decoder, decoder.out_norm), weight)
+    # Channels past the latents start empty; what blocks write there adds the next components.
+    out = decoder.out_layer.weight
+    out.zero_()
+    out[:, :count] = basis.components[:, :count] * std
+    out[:, -1] = basis.mean
+
+
+def _norms(half: Encoder | Decoder, last: nn.Module) -> list[nn.Module]:
+    return [last, *(norm for block in _blocks(half) for norm in (block.norm1, block.norm2))]
+
+
+def _set(norms: Iterable[nn.Module], weight: Tensor) -> None:
+    for norm in norms:
+        norm.get_parameter("weight").copy_(weight)
