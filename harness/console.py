@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+import rich.box
 import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -59,34 +60,49 @@ class _Lines:
             self._last = time.monotonic()
 
 
-def print_record(record: Mapping[str, Any], stream: TextIO | None = None) -> None:
-    """Print a record's cells as a compact table: value, interval, n used of n expected, or why absent."""
-    console = rich.console.Console(file=stream or sys.stdout, highlight=False, markup=False)
+def print_record(record: Mapping[str, Any]) -> None:
+    """Print a record's cells as a compact table: value, interval, n used of n expected; then what is absent."""
+    console = rich.console.Console(highlight=False, markup=False)
     samples, dataset = record["samples"], record["dataset"]
-    title = f"{record['tokenizer']['card']['title']} on {dataset['title']}, protocol {record['protocol']['name']}"
-    table = Table(title=title, title_justify="left", title_style="bold")
+    console.print(
+        f"{record['tokenizer']['card']['title']} on {dataset['title']}, protocol {record['protocol']['name']}",
+        soft_wrap=True,
+        style="bold",
+    )
+    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("metric")
-    table.add_column("value", justify="right")
-    table.add_column("interval", justify="right")
-    table.add_column("n", justify="right")
+    for column in ("value", "interval", "n"):
+        table.add_column(column, justify="right")
+    of = samples["expected"] or samples["selected"]
     for cell in record["cells"]:
-        of = f"/{samples['expected'] or samples['selected']:,}"
-        name = f"{cell['name']} {'↑' if cell['higher_is_better'] else '↓'}"
-        if cell["absent"] is not None:
-            table.add_row(name, "absent", "", f"{cell['n']:,}{of}")
-        else:
+        if cell["absent"] is None:
             unit = f" {cell['unit']}" if cell["unit"] else ""
-            table.add_row(name, number(cell["value"]) + unit, _interval(cell["interval"]), f"{cell['n']:,}{of}")
+            table.add_row(
+                f"{cell['name']} {'↑' if cell['higher_is_better'] else '↓'}",
+                number(cell["value"]) + unit,
+                _interval(cell["interval"]),
+                f"{cell['n']:,}/{of:,}",
+            )
     console.print(table)
-    for cell in record["cells"]:
-        if cell["absent"] is not None:
-            console.print(f"{cell['name']} is absent: {cell['absent']}", soft_wrap=True)
-    failed = samples["failed"]
-    if failed:
+    if failed := samples["failed"]:
         console.print(
             f"{len(failed)} of {samples['selected']} samples left out, first {failed[0]['id']}: {failed[0]['reason']}",
             soft_wrap=True,
         )
+    if absent := [cell["name"] for cell in record["cells"] if cell["absent"] is not None]:
+        console.print(f"absent: {', '.join(absent)}", soft_wrap=True)
+
+
+def print_reasons(records: Sequence[Mapping[str, Any]]) -> None:
+    """Print why cells are absent, each reason once however many cells and records share it."""
+    reasons: dict[str, dict[str, None]] = {}
+    for record in records:
+        for cell in record["cells"]:
+            if cell["absent"] is not None:
+                reasons.setdefault(cell["absent"], {})[cell["name"]] = None
+    console = rich.console.Console(highlight=False, markup=False)
+    for reason, names in reasons.items():
+        console.print(f"absent {', '.join(names)}: {reason}", soft_wrap=True)
 
 
 def number(value: float) -> str:

@@ -13,7 +13,7 @@ import torch
 from atoken.errors import ATokenError
 from harness import protocol as protocols
 from harness import provenance, registry
-from harness.console import Console, print_record
+from harness.console import Console, print_reasons, print_record
 from harness.data.base import Dataset
 from harness.data.catalog import open_dataset
 from harness.devices import resolve, use_numerics
@@ -63,7 +63,7 @@ def run(experiment: Experiment, request: Request) -> None:
     use_numerics(settings)
 
     console = Console(speaks=request.share.index == 0)
-    absent: list[str] = []
+    done: list[dict[str, Any]] = []
     failed: list[str] = []
     total = len(rows) * len(datasets) * len(asked)
     while rows:
@@ -81,26 +81,33 @@ def run(experiment: Experiment, request: Request) -> None:
                         settings=settings,
                         store=store,
                     )
-                    absent += _carry_out(plan, request, console)
+                    done += _carry_out(plan, request, console)
                 except ATokenError as error:
                     if total == 1:
                         raise
                     # The other rows of a night's work need not wait for somebody to mend this one.
                     console.say(f"{row.spec} failed: {error}")
                     failed.append(f"{row.spec} on {dataset.name} ({protocol.name})")
+    print_reasons(done)
     if failed:
         raise BenchError(f"{len(failed)} of {total} runs failed: {', '.join(failed)}; the reasons stand above")
-    if request.strict and absent:
+    if request.strict:
+        _all_there(done)
+
+
+def _all_there(done: Sequence[dict[str, Any]]) -> None:
+    absent = [f"{cell['name']} of {r['tokenizer']['spec']}" for r in done for cell in r["cells"] if cell["absent"]]
+    if absent:
         raise BenchError(f"--strict: {len(absent)} cells are absent: {', '.join(absent)}; the reasons stand above")
 
 
-def _carry_out(plan: Plan, request: Request, console: Console) -> list[str]:
-    """One run; the names of its absent cells."""
+def _carry_out(plan: Plan, request: Request, console: Console) -> list[dict[str, Any]]:
+    """One run; its record, if this process was the one to write it."""
     workers = default_workers() if request.workers is None else request.workers
     record = execute(plan, request.runs, share=request.share, workers=workers, console=console)
     if record is not None:
         print_record(record)
-        return [f"{cell['name']} of {plan.spec}" for cell in record["cells"] if cell["absent"]]
+        return [record]
     if not request.share.merges:
         folder = plan.folder(request.runs)
         console.say(f"{folder}: this share is done; when all are, atoken-bench merge {folder}")
@@ -142,9 +149,9 @@ def merge_folder(folder: Path, *, strict: bool) -> None:
         raise BenchError(f"{folder}: its tokenizer or dataset has changed (the run would be {now}); run it again")
     record = merge_only(plan, folder, Console())
     print_record(record)
-    missing = [cell["name"] for cell in record["cells"] if cell["absent"]]
-    if strict and missing:
-        raise BenchError(f"--strict: {len(missing)} cells are absent: {', '.join(missing)}")
+    print_reasons([record])
+    if strict:
+        _all_there([record])
 
 
 def _settings(request: Request) -> Settings:

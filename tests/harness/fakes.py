@@ -197,11 +197,12 @@ def plan(**changes: Any) -> Plan:
     return Plan(**{**parts, **changes, "settings": Settings(**settings)})
 
 
-class Slow(Blur):
-    """Takes its time, so that a test can meet it at work."""
+class Stuck(Blur):
+    """Stops at its third batch where the test says so in the environment, so that it is met at work."""
 
     def decode(self, encoded: Encoded) -> list[Tensor]:
-        time.sleep(0.4)
+        if len(self.batches) == 3 and "STUCK" in os.environ:
+            time.sleep(300)
         return super().decode(encoded)
 
 
@@ -209,8 +210,8 @@ def create_poison(argument: str | None, *, device: str, dtype: str) -> Poison:
     return Poison()
 
 
-def create_slow(argument: str | None, *, device: str, dtype: str) -> Slow:
-    return Slow()
+def create_stuck(argument: str | None, *, device: str, dtype: str) -> Stuck:
+    return Stuck()
 
 
 class RankOneFails(Blur):

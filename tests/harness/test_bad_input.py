@@ -256,47 +256,48 @@ def test_runs_folder_that_is_a_file(bench: Bench, tiny: Path, photos: Path, tmp_
 # Processes that die, meet or are stopped.
 
 
-def slow(tmp_path: Path, tiny: Path, photos: Path, *more: object) -> list[str]:
+def one_by_one(tmp_path: Path, tiny: Path, photos: Path, *more: object) -> list[str]:
     return command(
         *arguments(
-            photos, tiny, tmp_path / "runs", "--shard-size", 1, *more, tokenizer="tests.harness.fakes:create_slow"
+            photos, tiny, tmp_path / "runs", "--shard-size", 1, *more, tokenizer="tests.harness.fakes:create_stuck"
         )
     )
 
 
-def started(words: list[str], repository: Path, runs: Path, shards: int) -> subprocess.Popen[str]:
-    """Start a run and wait until it has finished some shards."""
+def started(words: list[str], repository: Path, runs: Path) -> subprocess.Popen[str]:
+    """Start a run that gets stuck, and wait until it has finished two shards."""
     process = subprocess.Popen(
-        words, cwd=repository, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        words, cwd=repository, env=environment(STUCK="1"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     end = time.monotonic() + 120
-    while len(list(runs.rglob("*.safetensors"))) < shards:
+    while len(list(runs.rglob("*.safetensors"))) < 2:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < end
         time.sleep(0.05)
     return process
 
 
-def test_kill_and_resume_and_a_second_run_meanwhile(repository: Path, tiny: Path, photos: Path, tmp_path: Path) -> None:
+def test_kill_and_resume_and_a_second_run_meanwhile(
+    repository: Path, bench: Bench, tiny: Path, photos: Path, tmp_path: Path
+) -> None:
     runs = tmp_path / "runs"
-    first = started(slow(tmp_path, tiny, photos), repository, runs, 2)
+    first = started(one_by_one(tmp_path, tiny, photos), repository, runs)
     try:
-        second = finish(slow(tmp_path, tiny, photos), repository)
+        second = finish(one_by_one(tmp_path, tiny, photos), repository)
         refused(second, "another run is writing here", str(runs))
         assert first.poll() is None
     finally:
         first.send_signal(signal.SIGKILL)
         first.communicate()
     kept = {path.name for path in runs.rglob("*.safetensors")}
-    assert 2 <= len(kept) < 10
+    assert len(kept) == 2
     assert not list(runs.rglob("record.json"))
 
-    resumed = finish(slow(tmp_path, tiny, photos), repository)
+    resumed = bench(*one_by_one(tmp_path, tiny, photos)[3:])
     assert resumed.code == 0, resumed.err
-    assert f"{len(kept)} finished shards stand" in resumed.err
+    assert "2 finished shards stand" in resumed.err
     assert kept < {path.name for path in runs.rglob("*.safetensors")}
-    whole = finish(slow(tmp_path / "other", tiny, photos), repository)
-    assert whole.code == 0
+    assert bench(*one_by_one(tmp_path / "other", tiny, photos)[3:]).code == 0
     one, other = record(runs), record(tmp_path / "other" / "runs")
     assert (one["cells"], one["samples"]) == (other["cells"], other["samples"])
 
@@ -305,7 +306,7 @@ def test_kill_and_resume_and_a_second_run_meanwhile(repository: Path, tiny: Path
 def test_interrupted(
     repository: Path, tiny: Path, photos: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    process = started(slow(tmp_path, tiny, photos), repository, tmp_path / "runs", 1)
+    process = started(one_by_one(tmp_path, tiny, photos), repository, tmp_path / "runs")
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from harness import records, shards
-from harness.console import Console, print_record
+from harness.console import Console, print_reasons, print_record
 from harness.data.fingerprint import content_sha256, ids_sha256
 from harness.execution import execute, merge_only
 from harness.metrics.base import Cell
@@ -338,9 +338,11 @@ def test_an_absent_cell_keeps_its_place_and_its_reason(tmp_path: Path, capsys: p
         ("PSNR", False, None),
     ]
     print_record(record)
+    print_reasons([record, record])
     said = capsys.readouterr().out
     assert "9/50,000" in said
-    assert reason in said
+    assert "absent: LPIPS\n" in said
+    assert said.count(f"absent LPIPS: {reason}") == 1
     assert "noise/00001.png: truncated" in said
 
 
