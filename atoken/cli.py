@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 from atoken.errors import ATokenError
+from atoken.training.cli import train
 
 __all__ = ["app", "main"]
 
@@ -161,6 +162,9 @@ def convert(
     from atoken import inspection
 
     typer.echo(f"wrote {inspection.convert(checkpoint, output, preset, dtype.value if dtype else None)}")
+
+
+app.command()(train)
 
 
 def main() -> None:
