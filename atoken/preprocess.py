@@ -30,7 +30,7 @@ def process_image(
     Args:
         image: [H, W, C] or [T, H, W, C], values 0..255.
         min_resolution, max_resolution: (rows, columns), both or neither.
-        square_image_length: side of the square of equal area; needs the resolutions too.
+        square_image_length: side of the square of equal area; the resolutions play no part then.
 
     Returns:
         Float32 of the same number of dimensions, centre-cropped, in [-1, 1].
@@ -46,13 +46,12 @@ def process_image(
     clip = clip.to(torch.float32)
     height, width = clip.shape[1:3]
     limit = (height, width)
-    if min_resolution is not None and max_resolution is not None:
-        if square_image_length is not None:
-            size = limit = _square(height, width, square_image_length, size_factor)
-        else:
-            limit = (max_resolution[0], max_resolution[1])
-            size = _bounded(height, width, (min_resolution[0], min_resolution[1]), limit)
-        clip = _resize(clip, size)
+    if square_image_length is not None:
+        limit = _square(height, width, square_image_length, size_factor)
+        clip = _resize(clip, limit)
+    elif min_resolution is not None and max_resolution is not None:
+        limit = (max_resolution[0], max_resolution[1])
+        clip = _resize(clip, _bounded(height, width, (min_resolution[0], min_resolution[1]), limit))
     rows = min(clip.shape[1], limit[0]) // size_factor * size_factor
     columns = min(clip.shape[2], limit[1]) // size_factor * size_factor
     if not rows or not columns:
@@ -74,7 +73,8 @@ def _bounded(height: int, width: int, smallest: tuple[int, int], largest: tuple[
     elif height > largest[0] or width > largest[1]:
         ratios = (largest[0] / height, largest[1] / width)
         scale = min(ratios)
-        if height * scale <= smallest[0] or width * scale <= smallest[1]:
+        # "Above" is judged on the rounded sides, as the release does.
+        if round(height * scale) <= smallest[0] or round(width * scale) <= smallest[1]:
             scale = max(ratios)
     else:
         return height, width
