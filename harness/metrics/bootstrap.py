@@ -33,8 +33,8 @@ def percentiles(statistics: np.ndarray, level: float) -> tuple[float, float]:
 
     By nearest rank, without interpolation: a PSNR of infinity must not turn into not-a-number.
     """
-    tail = (1 - level) / 2
-    low, high = np.quantile(statistics, [tail, 1 - tail], method="inverted_cdf")
+    tail = round((1 - level) / 2, 12)  # 0.025 and not a rank more
+    low, high = np.quantile(statistics, [tail, round(1 - tail, 12)], method="inverted_cdf")
     return float(low), float(high)
 
 

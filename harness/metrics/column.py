@@ -19,7 +19,7 @@ class ColumnMetric(Metric):
     Such images are left out of the mean: the cell's `n` is without them and its parameters count them.
 
     Args:
-        name: of cell and column.
+        name: of column and cell; a subclass that measures with unofficial weights says so in `title`, the cell's.
         resamples: of the bootstrap.
         unit, parameters: as in `Cell`.
         undefined: why a value may be missing; the reason of the absent cell where all are.
@@ -29,6 +29,7 @@ class ColumnMetric(Metric):
 
     def __init__(self, name: str, resamples: int, *, parameters: Mapping[str, Any], undefined: str) -> None:
         self.name = name
+        self.title = name
         self.columns = (name,)
         self.resamples = resamples
         self.parameters = dict(parameters)
@@ -48,7 +49,7 @@ class ColumnMetric(Metric):
         absent = None if len(defined) else (self.undefined if len(values) else "no sample was measured")
         return [
             Cell(
-                name=self.name,
+                name=self.title,
                 value=None if absent else float(defined.mean()),
                 interval=mean_interval(defined, count=self.resamples, seed=seed),
                 n=len(defined),

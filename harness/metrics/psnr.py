@@ -38,8 +38,8 @@ def _squared_error(a: Tensor, b: Tensor) -> Tensor:
 class Psnr(ColumnMetric):
     """Mean of the images' dB.
 
-    It is infinite as soon as one image is identical, and the cell says how many are. Strict JSON has no
-    infinity: what writes a record must spell it as a string.
+    It is infinite as soon as one image is identical, and the cell says how many are. (Strict JSON has no
+    infinity; `harness.records` says how a record spells it.)
     """
 
     higher_is_better = True

@@ -42,11 +42,12 @@ METRICS: Mapping[str, Family] = MappingProxyType(
             unit="dB",
         ),
         "ssim": Family(
-            title="SSIM of the 8-bit images, per channel, mean over an image, then over images",
+            title="SSIM per channel, mean over an image, then over images",
             higher_is_better=True,
             options={
                 "flavour": "gaussian (torchmetrics: 11x11, sigma 1.5, reflected edges) or skimage "
                 "(7x7 uniform, sample covariance, inner pixels)",
+                "input": "8bit, or clamped (gaussian only): the float values in [-1, 1], not rounded",
                 "images": "interval that the 8-bit values are mapped to: [-1, 1] for gaussian, [0, 1] for skimage",
                 "data_range": "the constants' range: the interval's length; another value is a known mistake of "
                 "published code (2.0 on [0, 1] images inflates SSIM) and is named in the record",
@@ -156,8 +157,11 @@ def _build(
     if first.metric == "lpips":
         from harness.metrics.lpips import Lpips
 
-        trunk = known.VGG16 if first.options.get("net", "vgg") == "vgg" else known.ALEXNET
-        return Lpips(**common, trunk=weights.find(trunk), device=device)
+        net = first.options.get("net", "vgg")
+        trunks = {"vgg": known.VGG16, "alex": known.ALEXNET}
+        if net not in trunks:
+            raise BenchError(f"{first.name}: LPIPS net {net!r}; there are: {', '.join(trunks)}")
+        return Lpips(**common, trunk=weights.find(trunks[net]), device=device)
     if first.metric in INCEPTION_FAMILIES:
         from harness.metrics.inception import Inception
 

@@ -1,4 +1,4 @@
-"""Structural similarity of 8-bit images in the two flavours that papers use.
+"""Structural similarity in the two flavours that papers use.
 
 For windows of two images x and y with means mu, variances and covariance sigma,
 ``SSIM = (2 mu_x mu_y + C1)(2 sigma_xy + C2) / ((mu_x^2 + mu_y^2 + C1)(sigma_x^2 + sigma_y^2 + C2))``.
@@ -86,21 +86,29 @@ class Flavour:
     """How the windows' moments are taken.
 
     Attributes:
-        moments: uint8 ``[3, H, W]`` twice -> float32 ``[3, h, w]`` mean and variance of ``x + y - 255`` and ``x - y``.
+        moments: ``[3, H, W]`` twice -> float32 ``[3, h, w]`` mean and variance of ``x + y - 255`` and ``x - y``.
         window: for the record.
+        inputs: which images it can measure, the default first.
         images: interval that 0..255 is mapped to where the protocol does not say.
         smallest: smallest side of an image that has a value (reflection needs more than its 5 pixels).
     """
 
     moments: Callable[[Tensor, Tensor], Moments]
     window: str
+    inputs: tuple[str, ...]
     images: tuple[float, float]
     smallest: int
 
 
 FLAVOURS: Mapping[str, Flavour] = {
-    "gaussian": Flavour(moments=_gaussian, window="11x11, sigma 1.5", images=(-1.0, 1.0), smallest=_RADIUS + 1),
-    "skimage": Flavour(moments=_uniform, window="7x7 uniform", images=(0.0, 1.0), smallest=_BOX),
+    "gaussian": Flavour(
+        moments=_gaussian,
+        window="11x11, sigma 1.5",
+        inputs=("8bit", "clamped"),
+        images=(-1.0, 1.0),
+        smallest=_RADIUS + 1,
+    ),
+    "skimage": Flavour(moments=_uniform, window="7x7 uniform", inputs=("8bit",), images=(0.0, 1.0), smallest=_BOX),
 }
 
 
@@ -110,7 +118,7 @@ def ssim(
     """SSIM of each image: mean over pixels and channels, K1 = 0.01, K2 = 0.03.
 
     Args:
-        reference, reconstruction: uint8 ``[N, 3, H, W]``.
+        reference, reconstruction: uint8 ``[N, 3, H, W]``, or for ``gaussian`` float32 in 0..255.
         flavour: one of `FLAVOURS`.
         images: the interval that 0..255 is mapped to; SSIM's luminance term is not indifferent to it.
         data_range: the range in the constants ``C = (K range)^2``.
@@ -151,23 +159,28 @@ class Ssim(ColumnMetric):
         name: str,
         resamples: int,
         flavour: str = "gaussian",
+        input: str = "8bit",
         images: Sequence[float] | None = None,
         data_range: float | None = None,
     ) -> None:
-        """Raises BenchError for a flavour, interval or range that does not exist."""
+        """Raises BenchError for a flavour, input, interval or range that does not exist."""
         if flavour not in FLAVOURS:
             raise BenchError(f"{name}: SSIM flavour {flavour!r}; there are: {', '.join(FLAVOURS)}")
         chosen = FLAVOURS[flavour]
+        if input not in chosen.inputs:
+            raise BenchError(f"{name}: SSIM {flavour} of input {input!r}; there are: {', '.join(chosen.inputs)}")
         low, high = chosen.images if images is None else images
         if not low < high:
             raise BenchError(f"{name}: images is {images}, not an interval [low, high]")
         if data_range is not None and data_range <= 0:
             raise BenchError(f"{name}: data_range is {data_range}, not above 0")
         self.flavour = flavour
+        self.clamped = input == "clamped"
         self.images = (float(low), float(high))
         self.data_range = float(high - low if data_range is None else data_range)
         parameters: dict[str, Any] = {
             "flavour": flavour,
+            "input": input,
             "window": chosen.window,
             "images": list(self.images),
             "data_range": self.data_range,
@@ -178,6 +191,12 @@ class Ssim(ColumnMetric):
         super().__init__(name, resamples, parameters=parameters, undefined=undefined)
 
     def values(self, pairs: Pairs) -> np.ndarray:
-        return ssim(
-            pairs.reference_u8, pairs.reconstruction_u8, self.flavour, images=self.images, data_range=self.data_range
-        )
+        reference, reconstruction = pairs.reference_u8, pairs.reconstruction_u8
+        if self.clamped:
+            reference, reconstruction = _steps(pairs.reference), _steps(pairs.reconstruction)
+        return ssim(reference, reconstruction, self.flavour, images=self.images, data_range=self.data_range)
+
+
+def _steps(images: Tensor) -> Tensor:
+    """[-1, 1] clamped, in units of 8-bit steps, not rounded."""
+    return images.clamp(-1, 1).add(1).mul(127.5)

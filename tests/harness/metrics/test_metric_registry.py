@@ -1,0 +1,95 @@
+"""Which metrics a protocol gets, and what it hears of those that it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness.errors import BenchError
+from harness.metrics.inception import Inception
+from harness.metrics.registry import METRICS, build_metrics
+from harness.protocol import SCHEMA, Protocol
+from harness.weights import ENVIRONMENT, INCEPTION, KNOWN, VGG16, WeightStore
+
+
+@pytest.fixture(autouse=True)
+def no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
+
+
+def protocol(*metrics: dict[str, Any]) -> Protocol:
+    content = {
+        "schema": SCHEMA,
+        "name": "test",
+        "experiment": "image-recon",
+        "version": 1,
+        "title": "",
+        "source": "",
+        "prepare": "rgb",
+        "latent": "mean",
+        "seed": 0,
+        "eight_bit": "half-up",
+        "bootstrap": 10,
+        "expected": {},
+        "metrics": [dict(metric) for metric in metrics],
+    }
+    return Protocol.from_content(content, "test")
+
+
+EVERY = protocol(*({"metric": family, "name": f"my {family}"} for family in METRICS))
+CPU = torch.device("cpu")
+
+
+def test_every_family_builds_and_columns_are_called_like_the_protocol_calls_them(cache: Path) -> None:
+    metrics, absent = build_metrics(EVERY, WeightStore([cache]), CPU, codebook_size=16)
+    assert absent == []
+    columns = [column for metric in metrics for column in metric.columns]
+    assert columns == ["my psnr", "my ssim", "my lpips", "my bits-per-pixel", "my tokens"]
+    # The two groups share one object each.
+    assert len(metrics) == len(columns) + 2
+    inception = next(metric for metric in metrics if isinstance(metric, Inception))
+    assert len(inception.specs) == 5
+
+
+def test_without_weights_or_codebook_the_cells_are_absent_with_the_reason(tmp_path: Path) -> None:
+    metrics, absent = build_metrics(EVERY, WeightStore(), CPU)
+    reasons = {cell.name.removeprefix("my "): cell.absent or "" for cell in absent}
+    built = {column.removeprefix("my ") for metric in metrics for column in metric.columns}
+    assert built | reasons.keys() == METRICS.keys()
+    assert built.isdisjoint(reasons)
+    for family in ("rfid", "kid", "inception-score"):
+        assert INCEPTION.name in reasons[family]
+    assert VGG16.name in reasons["lpips"]
+    assert reasons["codebook-usage"] == "continuous tokens: there is no codebook"
+    for cell in absent:
+        assert (cell.value, cell.n) == (None, 0)
+        assert cell.higher_is_better is METRICS[cell.name.removeprefix("my ")].higher_is_better
+
+
+def test_metrics_say_what_weights_they_measure_with(cache: Path) -> None:
+    metrics, _ = build_metrics(EVERY, WeightStore([cache]), CPU)
+    weights = {name: digest for metric in metrics for name, digest in metric.weights.items()}
+    assert {VGG16.name, INCEPTION.name, "lpips/weights/v0.1/vgg.pth"} == weights.keys()
+    assert all(len(digest) == 64 for digest in weights.values())
+
+
+def test_weights_name_the_families_that_use_them() -> None:
+    assert {family for file in KNOWN.values() for family in file.used_by} <= METRICS.keys()
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ([{"metric": "fvd", "name": "x"}], "no metric family 'fvd'; there are: psnr"),
+        ([{"metric": "psnr", "name": "x", "peak": 1}], "psnr has no option peak; it has: none"),
+        ([{"metric": "psnr", "name": "x"}, {"metric": "ssim", "name": "x"}], "two metrics are called x"),
+        ([{"metric": "lpips", "name": "x", "net": "squeeze"}], "LPIPS net 'squeeze'"),
+    ],
+)
+def test_a_protocol_that_asks_for_what_is_not_there_is_refused(metrics: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        build_metrics(protocol(*metrics), WeightStore(), CPU)
