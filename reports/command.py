@@ -67,6 +67,8 @@ def write(made: Report, out: Path, formats: Sequence[str]) -> None:
     (out / MARKER).write_text("This folder was written by atoken-bench report, which replaces it as a whole.\n")
     downloads: dict[str, list[tuple[str, str]]] = {}
     for comparison in made.comparisons:
+        if not comparison.primary and not any(panel.measured for panel in comparison.panels):
+            continue
         stem = comparison.table.name if comparison.table is not None else comparison.experiment.name
         title = f"Table {comparison.table.number}: {comparison.table.title}" if comparison.table is not None else stem
         grids = [grid.panel_grid(panel, caption(panel)) for panel in comparison.panels]
@@ -125,11 +127,9 @@ def terminal(made: Report, *, color: bool, width: int | None = None) -> str:
 
     stream = StringIO()
     console = Console(file=stream, force_terminal=color, no_color=not color, width=width, highlight=False)
-    seen: set[str] = set()
     for comparison in made.comparisons:
-        if comparison.experiment.name in seen:
+        if not comparison.primary:
             continue
-        seen.add(comparison.experiment.name)
         for panel in comparison.panels:
             if panel.measured:
                 console.print(_rich(comparison, panel))
@@ -164,8 +164,8 @@ def _shown(metric: Metric, figure: Figure) -> str:
     if figure.cell is None or figure.value is None:
         return numbers.DASH
     text = numbers.figure(figure.value, metric.decimals)
-    if figure.cell.interval is not None:
-        text += f"\n{numbers.interval(figure.cell.interval, metric.decimals)}"
+    if bounds := numbers.interval(figure.cell.interval, metric.decimals):
+        text += f"\n{bounds}"
     if figure.printed is not None and figure.difference is not None:
         text += f"\npaper {figure.printed.text} ({numbers.difference(figure.difference, metric.decimals)})"
     return text

@@ -88,7 +88,8 @@ def _measured(metric: Metric, figure: Figure, reasons: tuple[str, ...]) -> GridC
     if cell is None or cell.value is None:
         absent = None if cell is None else cell.absent
         return GridCell(numbers.DASH, mark=letter(reasons, absent) if absent else "")
-    remarks = [] if cell.interval is None else [numbers.interval(cell.interval, metric.decimals)]
+    bounds = numbers.interval(cell.interval, metric.decimals)
+    remarks = [bounds] if bounds else []
     if figure.own_n:
         remarks.append(f"n = {numbers.of_expected(cell.n, figure.expected)}")
     return GridCell(numbers.figure(cell.value, metric.decimals), ", ".join(remarks), strong=figure.best)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -16,7 +17,7 @@ from harness.experiment import Experiment
 from harness.records import NAME
 from reports import build, numbers, paper, views
 from reports.build import Report
-from reports.model import Comparison, Panel
+from reports.model import Comparison, Figure, Panel
 from reports.pictures import Album, strips
 
 STRIPS = 6
@@ -45,8 +46,7 @@ def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str,
         "index.html",
         "",
         records=report.records,
-        comparisons=[comparison for comparison in report.comparisons if _primary(report, comparison)],
-        any_measured=bool(report.records),
+        comparisons=[comparison for comparison in report.comparisons if comparison.primary],
         protocol_panels=report.protocols,
         galleries=_galleries(report, album),
         index=views.table_index(report),
@@ -64,6 +64,7 @@ def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str,
             rows=views.printed_rows(table),
             ranked=any(column.metric for column in table.columns),
             statuses=views.statuses(report, name),
+            panels=_beside(report, name),
             before=names[place - 1] if place else None,
             after=names[place + 1] if place + 1 < len(names) else None,
         )
@@ -86,27 +87,56 @@ def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str,
         shutil.copyfile(record.folder / NAME, out / "runs" / f"{slug}.json")
 
 
-def _primary(report: Report, comparison: Comparison) -> bool:
-    """The comparison that holds all of an experiment's panels; the others repeat its rows for another table."""
-    first = next(c for c in report.comparisons if c.experiment.name == comparison.experiment.name)
-    return comparison is first
+def _beside(report: Report, name: str) -> list[Panel]:
+    """The panels of a table that hold both printed and measured figures."""
+    found = [comparison for comparison in report.comparisons if comparison.table and comparison.table.name == name]
+    return [panel for c in found for panel in c.panels if panel.printed is not None and panel.measured]
+
+
+def _unmeasured(comparison: Comparison) -> list[dict[str, Any]]:
+    """The part of the paper's table that nobody measured here, as one printed table; empty if all of it was."""
+    panels = [panel for panel in comparison.panels if panel.printed is not None and not panel.measured]
+    if comparison.table is None or not panels:
+        return []
+    groups = [comparison.table.columns[panel.metrics[0].column or 0].group for panel in panels]
+    table = views.printed_part(comparison.table, groups)
+    return [
+        {
+            "titles": [panel.title for panel in panels],
+            "commands": [command(comparison.experiment, panel) for panel in panels],
+            "table": table,
+            "header": views.header_rows(table),
+            "rows": views.printed_rows(table),
+        }
+    ]
 
 
 def _galleries(report: Report, album: Album) -> list[dict[str, Any]]:
     """For each panel with pictures: strips of shared samples, and each run's own worst, median and best."""
     galleries = []
     for comparison in report.comparisons:
-        if not _primary(report, comparison):
+        if not comparison.primary:
             continue
         for panel in comparison.panels:
             records = [record for record in panel.measured if record.gallery]
             if records:
-                runs = [
-                    {"record": record, "shots": album.shots(record), "metric": record.gallery[0].metric}
-                    for record in records
-                ]
+                runs: list[dict[str, Any]] = []
+                for record in records:
+                    shots = album.shots(record)
+                    lossless = all(shot.lossless for shot in shots)
+                    metric = record.gallery[0].metric
+                    runs.append({"record": record, "shots": shots, "metric": metric, "lossless": lossless})
                 shared = strips(album, records)[:STRIPS]
-                galleries.append({"title": panel.title, "runs": runs, "strips": shared})
+                galleries.append(
+                    {
+                        "title": panel.title,
+                        "runs": runs,
+                        "shots": [shot for run in runs for shot in run["shots"]],
+                        "strips": shared,
+                        "open": next((run["record"] for run in runs if not run["lossless"]), None),
+                        "columns": 1 + max((len(strip.shots) for strip in shared), default=0),
+                    }
+                )
     return galleries
 
 
@@ -124,6 +154,7 @@ def _environment(report: Report) -> jinja2.Environment:
         "difference": numbers.difference,
         "count": numbers.count,
         "of_expected": numbers.of_expected,
+        "used_of": numbers.used_of,
         "machine": _machine,
         "dash": lambda text: numbers.DASH if text == "-" else text,
         "plain": views.plain,
@@ -133,7 +164,8 @@ def _environment(report: Report) -> jinja2.Environment:
         "run_count": len(report.records),
         "href": lambda record: f"runs/{report.slug(record)}.html",
         "caption": build.caption,
-        "command": command,
+        "unmeasured": _unmeasured,
+        "place_on_track": place_on_track,
         "panel_reasons": build.panel_reasons,
         "further_reasons": build.further_reasons,
         "loop_letter": build.letter,
@@ -144,6 +176,31 @@ def _environment(report: Report) -> jinja2.Environment:
 def command(experiment: Experiment, panel: Panel) -> str:
     """What a user types to measure a panel that nobody measured."""
     return f"atoken-bench run {experiment.name} --data {panel.dataset}=PATH --tokenizer NAME"
+
+
+def place_on_track(panel: Panel, place: int, figure: Figure) -> dict[str, float | None] | None:
+    """Where a figure and its interval lie between the panel's lowest and highest, in percent.
+
+    None where there is nothing to compare: fewer than two finite figures, or this one is not finite.
+    """
+    cells = [cell for line in panel.lines if (cell := line.figures[place].cell) is not None]
+    finite = [cell for cell in cells if cell.value is not None and math.isfinite(cell.value)]
+    if len(finite) < 2 or figure.value is None or not math.isfinite(figure.value):
+        return None
+    ends = [end for cell in finite for end in (cell.value, *(cell.interval or ())) if end is not None]
+    low, high = min(ends), max(ends)
+    if low == high:
+        return None
+
+    def percent(value: float) -> float:
+        return float(round(100 * (value - low) / (high - low), 2))
+
+    bounds = None if figure.cell is None else figure.cell.interval
+    return {
+        "place": percent(figure.value),
+        "low": None if bounds is None else percent(bounds[0]),
+        "high": None if bounds is None else percent(bounds[1]),
+    }
 
 
 def _machine(value: float) -> str:

@@ -119,8 +119,13 @@ class Panel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """One table of the paper beside the records of one experiment; ``table`` is None if it fills none."""
+    """One table of the paper beside the records of one experiment; ``table`` is None if it fills none.
+
+    ``primary`` is true for the first table of an experiment, which also holds its other data; the others
+    show some of the same figures again.
+    """
 
     experiment: Experiment
+    primary: bool
     table: paper.Table | None
     panels: tuple[Panel, ...]

@@ -18,8 +18,10 @@ def figure(value: float, decimals: int) -> str:
     return text.lstrip("-") if float(text) == 0 else text.replace("-", MINUS)
 
 
-def interval(bounds: tuple[float, float], decimals: int) -> str:
-    """``[26.91, 27.30]``."""
+def interval(bounds: tuple[float, float] | None, decimals: int) -> str:
+    """``[26.91, 27.30]``; empty without bounds, and where both are the same infinity, which tells nothing."""
+    if bounds is None or (bounds[0] == bounds[1] and math.isinf(bounds[0])):
+        return ""
     return f"[{figure(bounds[0], decimals)}, {figure(bounds[1], decimals)}]"
 
 

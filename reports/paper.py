@@ -130,9 +130,9 @@ class Table:
         return Printed(float(text.removesuffix("%")), len(match[1] or ""), match[2], text)
 
     def best(self, column: int, rows: tuple[Row, ...]) -> float | None:
-        """The best printed value of a metric column among ``rows``; None where none is printed."""
+        """The best printed value of a metric column among ``rows``; None where fewer than two are printed."""
         values = [printed.value for row in rows if (printed := self.printed(row, column)) is not None]
-        if not values:
+        if len(values) < 2:
             return None
         return max(values) if self.columns[column].higher_is_better else min(values)
 

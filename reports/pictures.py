@@ -25,6 +25,12 @@ class Shot:
     original: str | None
     reconstruction: str | None
     error: str | None
+    error_max: float | None
+
+    @property
+    def lossless(self) -> bool:
+        """Whether the very same picture came back."""
+        return self.original is not None and self.original == self.reconstruction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +76,7 @@ class Album:
                 original=self.add(picture.original),
                 reconstruction=self.add(picture.reconstruction),
                 error=self.add(picture.error),
+                error_max=picture.error_max,
             )
             for picture in pictures
         )
@@ -84,17 +91,25 @@ def _figure(record: Record, picture: Picture) -> str:
 
 
 def strips(album: Album, records: Iterable[Record]) -> list[Strip]:
-    """Samples that two or more of the runs show, those that most of them show first.
+    """Samples that two or more of the runs show and change: worst, median, best, worst, ... of the first run.
 
-    Samples are the same where dataset, id and the very bytes of the original picture agree, so runs
+    Those that most runs show lead; pictures that came back bit for bit show nothing beside the original
+    and are left out. Samples are the same where dataset, id and the very bytes of the original picture agree, so runs
     under protocols that crop differently never share a strip.
     """
     found: dict[tuple[str, str, str], dict[int, Shot]] = {}
     for place, record in enumerate(records):
         for shot in album.shots(record):
-            if shot.original and shot.reconstruction:
+            if shot.original and shot.reconstruction and not shot.lossless:
                 key = (str(record.dataset["name"]), shot.id, shot.original)
                 found.setdefault(key, {}).setdefault(place, shot)
-    shared = [(key, list(shots.values())) for key, shots in found.items() if len(shots) > 1]
-    shared.sort(key=lambda item: -len(item[1]))
-    return [Strip(id=key[1], original=key[2], shots=tuple(shots)) for key, shots in shared]
+    shared = [Strip(id=key[1], original=key[2], shots=tuple(s.values())) for key, s in found.items() if len(s) > 1]
+    shared.sort(key=lambda strip: -len(strip.shots))
+    # Deal the ranks in turn, so that the first few strips are not the worst samples only.
+    dealt: dict[str, int] = {}
+    turns = []
+    for strip in shared:
+        rank = strip.shots[0].rank
+        dealt[rank] = dealt.get(rank, 0) + 1
+        turns.append((-len(strip.shots), dealt[rank], RANKS.index(rank) if rank in RANKS else len(RANKS)))
+    return [strip for _, strip in sorted(zip(turns, shared, strict=True), key=lambda item: item[0])]

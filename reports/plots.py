@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 
 from reports import numbers
 
-WIDTH, HEIGHT, BASE, TOP = 320, 120, 96, 8
+WIDTH, HEIGHT, BASE, TOP = 320, 128, 104, 20
 
 
 def histogram(values: Sequence[float], name: str, unit: str, decimals: int) -> Markup | None:
@@ -52,7 +52,7 @@ def histogram(values: Sequence[float], name: str, unit: str, decimals: int) -> M
         f'<g class="bars">{"".join(bars)}</g>'
         f'<line class="axis" x1="0" x2="{WIDTH}" y1="{BASE}" y2="{BASE}"/>'
         f'<line class="median" x1="{place:.2f}" x2="{place:.2f}" y1="0" y2="{BASE}"/>'
-        f'<text x="{place + nudge:.2f}" y="11" text-anchor="{anchor}">median {text(median)}</text>'
+        f'<text x="{place + nudge:.2f}" y="12" text-anchor="{anchor}">median {text(median)}</text>'
         f'<text x="0" y="{HEIGHT - 6}">{text(low)}</text>'
         f'<text x="{WIDTH}" y="{HEIGHT - 6}" text-anchor="end">{text(high)}{escape(suffix)}</text></svg>'
     )

@@ -18,7 +18,7 @@ def compare(experiment: Experiment, records: Iterable[Record]) -> list[Compariso
     """A comparison for each table that the experiment fills, the first with the panels of all other data too."""
     mine = [record for record in records if record.experiment == experiment.name]
     if not experiment.fills:
-        return [Comparison(experiment=experiment, table=None, panels=_own_panels(experiment, None, mine))]
+        return [Comparison(experiment=experiment, primary=True, table=None, panels=_own_panels(experiment, None, mine))]
     comparisons = []
     for place, fills in enumerate(experiment.fills):
         table = paper.load(fills.table)
@@ -28,7 +28,7 @@ def compare(experiment: Experiment, records: Iterable[Record]) -> list[Compariso
             panels += _own_panels(experiment, fills, other)
         # What was measured comes first; the order is otherwise the paper's.
         panels.sort(key=lambda panel: not panel.measured)
-        comparisons.append(Comparison(experiment=experiment, table=table, panels=tuple(panels)))
+        comparisons.append(Comparison(experiment=experiment, primary=place == 0, table=table, panels=tuple(panels)))
     return comparisons
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,15 @@ from reports.build import Report
 from reports.model import Metric
 from reports.records import SAMPLES, Record, RecordCell
 from reports.tables import metric_of
+
+
+def printed_part(table: paper.Table, groups: Iterable[str]) -> paper.Table:
+    """The table with its descriptive columns and those below some groups only."""
+    wanted = set(groups)
+    kept = [place for place, column in enumerate(table.columns) if not column.metric or column.group in wanted]
+    rows = tuple(replace(row, values=tuple(row.values[place] for place in kept)) for row in table.rows)
+    columns = tuple(table.columns[place] for place in kept)
+    return replace(table, columns=columns, rows=rows, method=kept.index(table.method))
 
 
 def header_rows(table: paper.Table) -> list[list[dict[str, Any]]]:

@@ -26,6 +26,7 @@ IMAGE_RECON = Experiment(
             group={"imagenet-val": "ImageNet", "coco-val2017": "COCO"},
             columns={"PSNR": "PSNR↑", "SSIM": "SSIM↑", "LPIPS": "LPIPS↓", "rFID": "rFID↓"},
         ),
+        Fills(table="table03", group={"imagenet-val": "Image"}, columns={"PSNR": "PSNR↑", "rFID": "rFID↓"}),
     ),
     datasets=("samples", "imagenet-val", "coco-val2017"),
     protocols=("paper", "lightningdit", "adm", "native"),

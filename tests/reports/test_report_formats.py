@@ -6,6 +6,8 @@ import csv
 import json
 import math
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from io import StringIO
@@ -24,6 +26,7 @@ from reports.command import FORMATS, write
 from reports.grid import Grid, GridCell, panel_grid, spread_grid
 from reports.records import read_all
 
+LATEX = shutil.which("tectonic") or shutil.which("pdflatex")
 NASTY = r"A&B 50% a_b <script>alert(1)</script> {x} $y$ #1 ~ ^ \end | `c` *d* [e](f) †×"
 names = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=40)
 figures = st.one_of(st.none(), st.floats(allow_nan=False), st.integers(-(10**9), 10**9), st.booleans(), names)
@@ -120,6 +123,19 @@ def test_latex_structure(made: Report, wide: bool) -> None:
     assert preamble.startswith("% Needs")
 
 
+@pytest.mark.skipif(LATEX is None, reason="needs tectonic or pdflatex")
+def test_latex_compiles(made: Report, tmp_path: Path) -> None:
+    assert LATEX is not None
+    grids = [panel_grid(panel, caption(panel)) for panel in made.comparisons[0].panels]
+    grids.append(grid(NASTY))
+    head = r"\documentclass{article}\usepackage{booktabs,amssymb,graphicx}\begin{document}" + "\n"
+    (tmp_path / "t.tex").write_text(head + latex.document(grids, "t") + r"\end{document}", encoding="utf-8")
+    options = [] if LATEX.endswith("tectonic") else ["-interaction=nonstopmode", "-halt-on-error"]
+    done = subprocess.run([LATEX, *options, "t.tex"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "t.pdf").is_file()
+
+
 def test_bold_marks_agree_between_formats(made: Report) -> None:
     comparison = made.comparisons[0]
     grids = [panel_grid(panel, caption(panel)) for panel in comparison.panels]
@@ -179,9 +195,9 @@ def test_html_shows_nasty_names_as_they_are(tmp_path: Path) -> None:
     assert NASTY in index.texts
     run = page(next((out / "runs").glob("*.html")))
     assert run.texts.count(NASTY) >= 3
-    assert "alert(1)" not in "".join((out / "index.html").read_text().split("alert(1)")[:0])
     for reader in (index, run):
-        assert reader.texts.count("alert(1)") == 0
+        # The one script element is the report's own; a name that became an element would add its text.
+        assert "alert(1)" not in reader.texts
 
 
 def test_every_link_of_every_page_resolves(made: Report, tmp_path: Path) -> None:

@@ -73,6 +73,12 @@ def test_best_of_a_block_is_by_direction_and_not_by_the_papers_marks() -> None:
     assert table.best(table.column("ImageNet", "PSNR↑"), discrete) == 27.14
 
 
+def test_a_single_figure_is_not_the_best_of_its_block() -> None:
+    table = paper.load("table03")
+    trellis = next(row for row in table.rows if row.method == "Trellis-SLAT")
+    assert table.best(table.column("3D", "PSNR↑"), table.block(trellis)) is None
+
+
 def test_table_5_is_ranked_within_a_resolution() -> None:
     table = paper.load("table05")
     block = table.block(table.rows[0])

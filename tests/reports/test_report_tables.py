@@ -54,6 +54,15 @@ def test_two_rows_of_one_name_are_told_apart_by_token_type(made: Report) -> None
     assert figure(imagenet, "OmniTokenizer", "PSNR", "Discrete").printed_best is False
 
 
+def test_a_second_table_gets_the_last_stage_and_no_other_data(made: Report) -> None:
+    table3 = made.comparisons[1]
+    assert table3.table is not None
+    assert table3.table.name == "table03"
+    assert [p.dataset for p in table3.panels] == ["imagenet-val"]
+    psnr = figure(table3.panels[0], "AToken-So/C", "PSNR")
+    assert (psnr.value is not None, psnr.printed and psnr.printed.text) == (True, "29.72")
+
+
 def test_other_data_never_stands_in_the_papers_columns(made: Report) -> None:
     comparison = made.comparisons[0]
     assert [p.dataset for p in comparison.panels] == ["imagenet-val", "samples", "coco-val2017"]
