@@ -1,28 +1,54 @@
 """Resizing and cropping to the letter of the libraries that published evaluations use.
 
 Each function says whose arithmetic it follows; the tests compare it with that library pixel for pixel.
+
 Pillow resizes in two passes with a rounding to 8 bits between them. Up to version 12 the columns came first;
 from 13 on, images more than twice as tall as wide go rows first, which moves pixels by a few levels. Published
 figures were made columns first, so both passes are done here one by one in that order, whatever Pillow is
-installed. In a pass each line depends on that line alone: so only the lines that the crop keeps are computed,
-some at a time, without a change to any pixel.
+installed. Tensors are resized in the same two passes, as torch does inside. In a pass each line depends on that
+line alone: so only the lines that the crop keeps are computed, some at a time, without a change to any pixel.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
-FILTERS = {
-    "bicubic": Image.Resampling.BICUBIC,
-    "bilinear": Image.Resampling.BILINEAR,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
+# Resizes [H, W, 3] along one axis, the other staying as it is, to (height, width).
+Kernel = Callable[[np.ndarray, tuple[int, int]], np.ndarray]
+
+
+def _pillow(pixels: np.ndarray, size: tuple[int, int], resample: Image.Resampling) -> np.ndarray:
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize((size[1], size[0]), resample))
+
+
+FILTERS: dict[str, Kernel] = {
+    "bicubic": partial(_pillow, resample=Image.Resampling.BICUBIC),
+    "bilinear": partial(_pillow, resample=Image.Resampling.BILINEAR),
+    "lanczos": partial(_pillow, resample=Image.Resampling.LANCZOS),
+    "box": partial(_pillow, resample=Image.Resampling.BOX),
 }
+
+
+def tensor_bilinear(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """What torchvision's ``Resize`` (bilinear, antialiased) does to a float32 tensor, here ``[H, W, 3]``."""
+    import torch
+
+    if pixels.shape[1] == size[1] == 1:
+        # torch (2.14) returns the first pixel everywhere where a single column is resized.
+        return tensor_bilinear(pixels.repeat(2, axis=1), (size[0], 2))[:, :1]
+    # The layout decides which kernel runs, and kernels differ in the last bit: ToTensor gives [C, H, W] in
+    # that order in memory.
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()[None]
+    resized = torch.nn.functional.interpolate(tensor, size, mode="bilinear", align_corners=False, antialias=True)
+    return resized[0].permute(1, 2, 0).numpy()
+
 
 # No step may hold more pixels than this at once (Pillow takes 4 bytes a pixel, a float tensor 12).
 MAX_PIXELS = 1 << 24
@@ -83,23 +109,22 @@ def short_side(shape: Sequence[int], size: int) -> tuple[int, int]:
     return (size, new_long) if height <= width else (new_long, size)
 
 
-def _refuse_growth(pixels: np.ndarray, size: tuple[int, int]) -> None:
-    if math.prod(size) > max(MAX_PIXELS, math.prod(pixels.shape[:2])):
-        raise TooLargeError(pixels.shape, size)
+def resize(pixels: np.ndarray, size: tuple[int, int], kernel: Kernel) -> np.ndarray:
+    """Resize ``[H, W, 3]`` to ``size = (height, width)``.
 
-
-def resize(pixels: np.ndarray, size: tuple[int, int], kernel: str) -> np.ndarray:
-    """``Image.resize`` of Pillow up to 12 (antialiased): uint8 ``[H, W, 3]`` to ``size = (height, width)``.
+    Args:
+        kernel: one of `FILTERS` for uint8 (``Image.resize`` of Pillow up to 12), `tensor_bilinear` for float32.
 
     Raises:
         TooLargeError: the result would have more than `MAX_PIXELS` pixels, and more than the image has.
     """
-    _refuse_growth(pixels, size)
+    if math.prod(size) > max(MAX_PIXELS, math.prod(pixels.shape[:2])):
+        raise TooLargeError(pixels.shape, size)
     return _resize_region(pixels, size, kernel, (0, 0), size)
 
 
 def resize_window(
-    pixels: np.ndarray, size: tuple[int, int], kernel: str, *, top: int, left: int, window: int
+    pixels: np.ndarray, size: tuple[int, int], kernel: Kernel, *, top: int, left: int, window: int
 ) -> np.ndarray:
     """The ``window x window`` pixels at ``(top, left)`` of what `resize` would give, in bounded memory.
 
@@ -112,25 +137,23 @@ def resize_window(
 
 
 def _resize_region(
-    pixels: np.ndarray, size: tuple[int, int], kernel: str, corner: tuple[int, int], region: tuple[int, int]
+    pixels: np.ndarray, size: tuple[int, int], kernel: Kernel, corner: tuple[int, int], region: tuple[int, int]
 ) -> np.ndarray:
     columns = _resize_axis(pixels, 1, size[1], kernel, first=corner[1], keep=region[1])
     return _resize_axis(columns, 0, size[0], kernel, first=corner[0], keep=region[0])
 
 
-def _resize_axis(pixels: np.ndarray, axis: int, new: int, kernel: str, *, first: int, keep: int) -> np.ndarray:
+def _resize_axis(pixels: np.ndarray, axis: int, new: int, kernel: Kernel, *, first: int, keep: int) -> np.ndarray:
     """One pass: resize one axis to ``new`` lines and keep ``keep`` of them from ``first``."""
     step = max(1, MAX_PIXELS // max(new, pixels.shape[axis]))
     strips = []
     for start in range(0, pixels.shape[1 - axis], step):
-        cut = pixels[start : start + step] if axis else pixels[:, start : start + step]
-        strip = Image.fromarray(np.ascontiguousarray(cut))
-        width, height = strip.size
         if axis:
-            strip = strip.resize((new, height), FILTERS[kernel]).crop((first, 0, first + keep, height))
+            strip = pixels[start : start + step]
+            strips.append(kernel(strip, (strip.shape[0], new))[:, first : first + keep])
         else:
-            strip = strip.resize((width, new), FILTERS[kernel]).crop((0, first, width, first + keep))
-        strips.append(np.asarray(strip))
+            strip = pixels[:, start : start + step]
+            strips.append(kernel(strip, (new, strip.shape[1]))[first : first + keep])
     return np.concatenate(strips, axis=1 - axis) if len(strips) > 1 else strips[0]
 
 
@@ -146,26 +169,8 @@ def adm_center_crop(pixels: np.ndarray, size: int) -> np.ndarray:
     height, width = pixels.shape[:2]
     while min(height, width) >= 2 * size:
         height, width = height // 2, width // 2
-        pixels = resize(pixels, (height, width), "box")
+        pixels = resize(pixels, (height, width), FILTERS["box"])
     scale = size / min(height, width)
     new_h, new_w = round(height * scale), round(width * scale)
     top, left = (new_h - size) // 2, (new_w - size) // 2
-    return resize_window(pixels, (new_h, new_w), "bicubic", top=top, left=left, window=size)
-
-
-def tensor_resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """torchvision's ``Resize`` (bilinear, antialiased) of a float32 tensor, here as ``[H, W, 3]``.
-
-    Raises:
-        TooLargeError: the result would have more than `MAX_PIXELS` pixels, and more than the image has.
-    """
-    import torch
-
-    _refuse_growth(pixels, size)
-    if pixels.shape[:2] == size:
-        return pixels
-    # The layout decides which kernel runs, and kernels differ in the last bit: ToTensor gives [C, H, W] in
-    # that order in memory.
-    tensor = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()[None]
-    resized = torch.nn.functional.interpolate(tensor, size, mode="bilinear", align_corners=False, antialias=True)
-    return resized[0].permute(1, 2, 0).numpy()
+    return resize_window(pixels, (new_h, new_w), FILTERS["bicubic"], top=top, left=left, window=size)

@@ -35,11 +35,11 @@ Step = Callable[[np.ndarray], np.ndarray]
 Range = Literal["any", "8-bit", "[0, 1]", "[-1, 1]"]
 
 
-def _resize_short(pixels: np.ndarray, size: int, kernel: str) -> np.ndarray:
+def _resize_short(pixels: np.ndarray, size: int, kernel: geometry.Kernel) -> np.ndarray:
     return geometry.resize(pixels, geometry.short_side(pixels.shape, size), kernel)
 
 
-def _resize_short_center_crop(pixels: np.ndarray, size: int, kernel: str, crop: int) -> np.ndarray:
+def _resize_short_center_crop(pixels: np.ndarray, size: int, kernel: geometry.Kernel, crop: int) -> np.ndarray:
     """Both steps at once where no padding is needed: the same pixels, without the part that is cut off."""
     new = geometry.short_side(pixels.shape, size)
     if crop > size:
@@ -50,10 +50,6 @@ def _resize_short_center_crop(pixels: np.ndarray, size: int, kernel: str, crop: 
 
 def _to_tensor(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.float32) / np.float32(255)
-
-
-def _tensor_resize_short(pixels: np.ndarray, size: int) -> np.ndarray:
-    return geometry.tensor_resize(pixels, geometry.short_side(pixels.shape, size))
 
 
 def _normalize(pixels: np.ndarray) -> np.ndarray:
@@ -86,18 +82,21 @@ _KNOWN = {
 }
 
 
+def _kernel(arguments: tuple[str, ...]) -> geometry.Kernel:
+    """Of the arguments of a resize step: a PIL filter's name after the size, or none for tensors."""
+    return geometry.FILTERS[arguments[1]] if len(arguments) > 1 else geometry.tensor_bilinear
+
+
 def _build(name: str, arguments: tuple[str, ...]) -> Step:
     step: Step = _unchanged  # rgb and native say what holds already
-    if name == "resize_short":
-        step = partial(_resize_short, size=int(arguments[0]), kernel=arguments[1])
+    if name in ("resize_short", "tensor_resize_short"):
+        step = partial(_resize_short, size=int(arguments[0]), kernel=_kernel(arguments))
     elif name == "center_crop":
         step = partial(geometry.center_crop, size=int(arguments[0]))
     elif name == "adm_center_crop":
         step = partial(geometry.adm_center_crop, size=int(arguments[0]))
     elif name == "to_tensor":
         step = _to_tensor
-    elif name == "tensor_resize_short":
-        step = partial(_tensor_resize_short, size=int(arguments[0]))
     elif name == "normalize":
         step = _normalize
     return step
@@ -148,9 +147,11 @@ class Pipeline:
             raise BenchError(f"prepare {text!r}: ends with pixels in [0, 1]; add |normalize")
         steps: list[Step] = []
         for index, (name, arguments, _) in enumerate(parsed):
-            if name == "center_crop" and parsed[index - 1][0] == "resize_short":
-                size, kernel = parsed[index - 1][1]
-                steps[-1] = partial(_resize_short_center_crop, size=int(size), kernel=kernel, crop=int(arguments[0]))
+            before, sizes, _ = parsed[index - 1]
+            if name == "center_crop" and before in ("resize_short", "tensor_resize_short"):
+                steps[-1] = partial(
+                    _resize_short_center_crop, size=int(sizes[0]), kernel=_kernel(sizes), crop=int(arguments[0])
+                )
             else:
                 steps.append(_build(name, arguments))
         return cls(text, tuple(steps))
