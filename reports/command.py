@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import BenchError
 from reports import data, grid, latex, markdown, numbers
-from reports.build import Report, build, caption
+from reports.build import Report, build, caption, panel_reasons
 from reports.model import Comparison, Figure, Metric, Panel
 from reports.records import read_all
 
@@ -35,8 +35,8 @@ def report(runs: Path, out: Path, formats: Sequence[str], echo: Callable[[str], 
         echo: prints a text.
 
     Raises:
-        BenchError: an unknown format, no records, a record that cannot be read, or an ``out`` that
-            holds something else than a report.
+        BenchError: an unknown format, no records, a record that cannot be read, an ``out`` that holds
+            something else than a report, or that cannot be written.
     """
     from harness.registry import experiments
 
@@ -44,18 +44,23 @@ def report(runs: Path, out: Path, formats: Sequence[str], echo: Callable[[str], 
         raise BenchError(f"no report format {unknown[0]!r}; there are: {', '.join(FORMATS)}")
     if out.exists() and not (out.is_dir() and ((out / MARKER).is_file() or not any(out.iterdir()))):
         raise BenchError(f"{out}: exists and is no report; it would be replaced, so name another folder with --out")
+    if runs.resolve().is_relative_to(out.resolve()):
+        raise BenchError(f"{out}: holds the runs ({runs}) and would be replaced; name another folder with --out")
     records = read_all(runs)
     if not records:
         raise BenchError(f"{runs}: no records in it; `atoken-bench run image-recon --runs {runs}` makes one")
     made = build(records, experiments())
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent.resolve()))
     try:
-        write(made, aside, formats)
-        aside.chmod(0o755)  # mkdtemp makes it private; a report is for others to read
-        _swap(aside, out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent.resolve()))
+        try:
+            write(made, aside, formats)
+            aside.chmod(0o755)  # mkdtemp makes it private; a report is for others to read
+            _swap(aside, out)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        raise BenchError(f"{out}: cannot write the report ({error}); an earlier one is as it was") from None
     tty = sys.stdout.isatty()
     # A pipe has no width; 110 columns hold the four metrics of the paper side by side.
     echo(terminal(made, color=tty, width=None if tty else 110))
@@ -110,12 +115,12 @@ def _write(out: Path, stem: str, texts: Mapping[str, str], formats: Sequence[str
 def _swap(aside: Path, out: Path) -> None:
     """Put the new folder in the old one's place; the old one is removed last."""
     old = aside.with_name(aside.name + ".old")
-    if out.exists():
-        out.rename(old)
     try:
+        if out.exists():
+            out.rename(old)
         aside.rename(out)
-    except OSError:
-        if old.exists():
+    except BaseException:
+        if old.exists() and not out.exists():
             old.rename(out)
         raise
     shutil.rmtree(old, ignore_errors=True)
@@ -133,6 +138,8 @@ def terminal(made: Report, *, color: bool, width: int | None = None) -> str:
         for panel in comparison.panels:
             if panel.measured:
                 console.print(_rich(comparison, panel))
+                if panel_reasons(panel):
+                    console.print("– is absent; the report says why.", markup=False)
                 for note in panel.notes:
                     console.print(note, markup=False)
     return stream.getvalue().rstrip("\n")

@@ -121,4 +121,8 @@ def badges(experiment: Experiment, record: Record, kept: Sequence[Record]) -> tu
     weights = record.card.get("weights_sha256") or {}
     if any(other.card.get("weights_sha256") != weights for other in twins) and weights:
         said.append("weights " + ", ".join(str(sha)[:8] for sha in weights.values()))
+    settings = record.card.get("settings") or {}
+    for key, value in settings.items():
+        if any((other.card.get("settings") or {}).get(key) != value for other in twins):
+            said.append(f"{key} {str(value)[:12]}")
     return tuple(said)

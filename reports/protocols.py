@@ -37,10 +37,15 @@ class Spread:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProtocolPanel:
-    """Every metric that a dataset was measured with under several protocols."""
+    """Every metric that a dataset was measured with under several protocols.
+
+    Attributes:
+        definitions: each protocol's name and what tells it apart from the others.
+    """
 
     title: str
     n: tuple[int, ...]
+    definitions: tuple[tuple[str, str], ...]
     spreads: tuple[Spread, ...]
 
 
@@ -53,7 +58,7 @@ def spreads(experiment: Experiment, records: Iterable[Record]) -> list[ProtocolP
     panels = []
     for (title, _), here in sorted(sets.items()):
         tokenizers: dict[tuple[str, ...], dict[str, Record]] = {}
-        for record in newest(here):
+        for record in sorted(newest(here), key=lambda record: (record.used, record.finished)):
             tokenizers.setdefault(record.tokenizer_key, {})[_protocol(record, here)] = record
         several = {key: runs for key, runs in tokenizers.items() if len(runs) > 1}
         if several:
@@ -78,7 +83,19 @@ def _panel(experiment: Experiment, title: str, tokenizers: list[dict[str, Record
         rows = [row for row in rows if sum(value is not None for value in row.values) > 1]
         if rows:
             result.append(Spread(metric=metric_of(records, name), protocols=protocols, rows=tuple(rows)))
-    return ProtocolPanel(title=title, n=tuple(sorted({record.used for record in records})), spreads=tuple(result))
+    by_name = {name: record for runs in tokenizers for name, record in runs.items()}
+    return ProtocolPanel(
+        title=title,
+        n=tuple(sorted({record.used for record in records})),
+        definitions=tuple((name, _definition(by_name[name])) for name in protocols),
+        spreads=tuple(result),
+    )
+
+
+def _definition(record: Record) -> str:
+    content = record.protocol["content"]
+    parts = [content.get("prepare"), f"latent {content.get('latent')}", f"8 bit {content.get('eight_bit')}"]
+    return ", ".join(str(part) for part in parts)
 
 
 def _row(name: str, protocols: tuple[str, ...], runs: dict[str, Record]) -> SpreadRow:

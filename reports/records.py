@@ -87,7 +87,10 @@ class Record:
 
     @property
     def tokenizer_key(self) -> tuple[str, ...]:
-        """Two records with the same key measured the same thing: name, weights, found settings and precision."""
+        """Two records with the same key measured the same tokenizer: spec, name, weights and precision.
+
+        Not its card's settings: those may be found for each protocol (the quality of ``jpeg@BPP``).
+        """
         weights = json.dumps(self.card.get("weights_sha256", {}), sort_keys=True)
         return (self.spec, str(self.card.get("name")), weights, str(self.settings.get("dtype")))
 

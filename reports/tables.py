@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from harness.experiment import Experiment, Fills
 from reports import numbers, paper
+from reports.floors import with_floors
 from reports.lines import SECTIONS, TIMES, Frame, line
 from reports.model import Comparison, Figure, Line, Metric, Panel
 from reports.records import Record
@@ -49,7 +51,7 @@ def standing(experiment: Experiment, records: Sequence[Record]) -> tuple[list[Re
     if repeated := len(records) - len(latest):
         notes.append(f"{_runs(repeated)} of the same tokenizer and protocol with fewer samples or earlier: see Runs.")
     if others := len(latest) - len(kept_records):
-        notes.append(f"{_runs(others)} under other protocols: see Protocols.")
+        notes.append(f"{_runs(others)} under other protocols: see Protocols and Runs.")
     return kept_records, tuple(notes)
 
 
@@ -57,7 +59,8 @@ def newest(records: Iterable[Record]) -> list[Record]:
     """Of the records of one dataset, for each tokenizer and protocol: the one with most samples, then the latest."""
     latest: dict[tuple[object, ...], Record] = {}
     for record in records:
-        key = (record.tokenizer_key, record.protocol["sha256"])
+        settings = json.dumps(record.card.get("settings", {}), sort_keys=True)
+        key = (record.tokenizer_key, settings, record.protocol["sha256"])
         kept = latest.get(key)
         if kept is None or (record.used, record.finished) > (kept.used, kept.finished):
             latest[key] = record
@@ -103,7 +106,7 @@ def _paper_panel(
         printed=group or table.title,
         metrics=tuple(metrics),
         further=further,
-        lines=_ranked(lines, tuple(metrics), further),
+        lines=with_floors(_ranked(lines, metrics, further), metrics),
         notes=notes,
     )
 
@@ -131,7 +134,7 @@ def _own_panels(experiment: Experiment, fills: Fills | None, records: Sequence[R
                 printed=None,
                 metrics=metrics,
                 further=further,
-                lines=_ranked(lines, metrics, further),
+                lines=with_floors(_ranked(lines, metrics, further), metrics),
                 notes=notes,
             )
         )

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
+from harness.errors import BenchError
 from harness.experiment import Experiment
 from reports import numbers, paper, plots
 from reports.build import Report
@@ -125,9 +126,18 @@ def cell_rows(record: Record) -> list[CellRow]:
 
 
 def read_samples(record: Record) -> dict[str, list[Any]] | None:
-    """The run's per-sample table; None where the folder has none."""
+    """The run's per-sample table; None where the folder has none.
+
+    Raises:
+        BenchError: the file is damaged.
+    """
     path = record.folder / SAMPLES
-    return None if not path.is_file() else dict(pq.read_table(path).to_pydict())
+    if not path.is_file():
+        return None
+    try:
+        return dict(pq.read_table(path).to_pydict())
+    except (OSError, ValueError) as error:  # what pyarrow raises of a damaged file is a ValueError
+        raise BenchError(f"{path}: not a readable table ({error}); run it again or remove the folder") from None
 
 
 _DESCRIBE = ("label", "height", "width", "height_in", "width_in")
@@ -143,7 +153,7 @@ def sample_plots(record: Record, samples: Mapping[str, list[Any]]) -> list[dict[
             continue
         cell = record.cell(name)
         unit = _UNITS.get(name, cell.unit if cell is not None else "")
-        decimals = numbers.decimals_for([float(np.median(values))], unit)
+        decimals = numbers.decimals_for([value for value in values if np.isfinite(value)], unit)
         svg: Markup | None = plots.histogram(values, name, unit, decimals)
         if svg is not None:
             made.append({"name": name.replace("_ms", ""), "unit": unit, "svg": svg, "last": name in _UNITS})
@@ -157,9 +167,11 @@ def extremes(record: Record, samples: Mapping[str, list[Any]], each: int = 5) ->
         return None
     cell = record.cell(names[0])
     higher, unit = (cell.higher_is_better, cell.unit) if cell is not None else (True, "")
-    values = [float(value) for value in samples[names[0]]]
+    values = [float("nan") if value is None else float(value) for value in samples[names[0]]]
     decimals = numbers.decimals_for([value for value in values if np.isfinite(value)], unit)
-    order = sorted(range(len(values)), key=lambda place: values[place] if higher else -values[place])
+    # NaN: the metric is not defined for that sample, so it is neither worst nor best.
+    defined = [place for place, value in enumerate(values) if not np.isnan(value)]
+    order = sorted(defined, key=lambda place: values[place] if higher else -values[place])
     places: list[int | None] = list(order)
     if len(order) > 2 * each:
         places = [*order[:each], None, *order[-each:]]

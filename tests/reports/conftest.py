@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,10 @@ from reports.build import Report, build
 from reports.records import read_all
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The rows of the demo on sample photographs, two protocols, and two rows of the paper on ImageNet."""
-    folder = tmp_path / "runs"
+    folder = tmp_path_factory.mktemp("template") / "runs"
     for spec in ("identity", "jpeg:75", "jpeg:10", "dct:48", "atoken"):
         make_run(folder, spec)
     make_run(folder, "atoken", protocol="adm", shift=0.25)
@@ -25,9 +26,15 @@ def runs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def made(runs: Path) -> Report:
-    """The report of `runs`."""
-    return build(read_all(runs), EXPERIMENTS)
+def runs(template: Path, tmp_path: Path) -> Path:
+    """A copy of `template` that the test may change."""
+    return Path(shutil.copytree(template, tmp_path / "runs"))
+
+
+@pytest.fixture(scope="session")
+def made(template: Path) -> Report:
+    """The report of `template`."""
+    return build(read_all(template), EXPERIMENTS)
 
 
 @pytest.fixture

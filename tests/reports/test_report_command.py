@@ -81,6 +81,24 @@ def test_a_folder_of_the_users_is_never_replaced(runs: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.usefixtures("installed")
+def test_a_report_never_takes_the_place_of_its_runs(runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    run(runs, out)
+    runs.rename(out / "mine")
+    with pytest.raises(BenchError, match="report: holds the runs"):
+        run(out / "mine", out)
+    assert len(list((out / "mine").rglob("record.json"))) == 9
+
+
+@pytest.mark.usefixtures("installed")
+def test_a_damaged_table_of_samples_is_named(runs: Path, tmp_path: Path) -> None:
+    path = next(runs.rglob("samples.parquet"))
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BenchError, match=r"samples\.parquet: not a readable table"):
+        run(runs, tmp_path / "report")
+
+
+@pytest.mark.usefixtures("installed")
 def test_an_old_report_is_replaced_as_a_whole(runs: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
     run(runs, out)
@@ -104,7 +122,7 @@ def test_an_interrupted_report_leaves_the_old_one(
         raise error
 
     monkeypatch.setattr("reports.html.write", fail)
-    with pytest.raises((KeyboardInterrupt, OSError)):
+    with pytest.raises((KeyboardInterrupt, BenchError), match=r"^$|report: cannot write the report .*No space left"):
         run(runs, out)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report", "runs"]

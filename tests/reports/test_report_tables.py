@@ -147,7 +147,7 @@ def test_another_protocol_is_said_in_the_name_and_gives_way_to_the_default(tmp_p
     make_run(tmp_path, "dct:48")
     samples = panel(table4(tmp_path), "samples")
     assert [row.badges for row in samples.lines] == [()]
-    assert samples.notes == ("1 further run under other protocols: see Protocols.",)
+    assert samples.notes == ("1 further run under other protocols: see Protocols and Runs.",)
 
 
 def test_the_run_with_most_samples_stands(tmp_path: Path) -> None:
@@ -172,6 +172,27 @@ def test_two_checkpoints_of_one_name_are_told_apart(tmp_path: Path) -> None:
     make_run(tmp_path, "atoken", card={"weights_sha256": {"model.safetensors": "ef" * 32}})
     badges = {row.badges for row in panel(table4(tmp_path), "samples").lines}
     assert badges == {("weights abababab",), ("weights efefefef",)}
+
+
+def test_two_settings_of_one_tokenizer_are_told_apart(tmp_path: Path) -> None:
+    for basis in ("ab" * 32, "cd" * 32):
+        make_run(tmp_path, "dct:48", card={"settings": {"padding": "reflect", "basis_sha256": basis}})
+    badges = {row.badges for row in panel(table4(tmp_path), "samples").lines}
+    assert badges == {("basis_sha256 abababababab",), ("basis_sha256 cdcdcdcdcdcd",)}
+
+
+def test_a_tokenizer_that_loses_to_a_transform_of_its_size_says_so(tmp_path: Path) -> None:
+    make_run(tmp_path, "dct:48", shift=20)
+    make_run(tmp_path, "atoken")
+    nano = line(panel(table4(tmp_path), "samples"), "atoken-nano")
+    assert nano.badges == ("loses to DCT, 48 of 768 in PSNR, SSIM",)
+
+
+@pytest.mark.parametrize("other", [{"protocol": "adm"}, {"n": 5}, {"card": {"latent_size": 64}}, {"shift": -20}])
+def test_only_a_comparable_better_transform_is_named(tmp_path: Path, other: dict[str, object]) -> None:
+    make_run(tmp_path, "dct:48", **({"shift": 20} | other))  # type: ignore[arg-type]
+    make_run(tmp_path, "atoken")
+    assert line(panel(table4(tmp_path), "samples"), "atoken-nano").badges == ()
 
 
 def test_two_versions_of_a_protocol_are_told_apart_by_hash(tmp_path: Path) -> None:
