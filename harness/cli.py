@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -143,6 +144,9 @@ def run(
         weights=tuple(weights or ()),
         strict=strict,
     )
+    # Torch's threads spin while they wait for each other; beside decoding processes that costs more than the
+    # work itself. Read when torch is loaded, so it must be said before; it moves no figure.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     signal.signal(signal.SIGTERM, _stop)
     module, _, function = found.runner.partition(":")
     getattr(importlib.import_module(module), function)(found, request)

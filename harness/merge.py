@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +21,8 @@ from harness.plan import Plan
 from harness.shards import DamagedShard, Row, Shard, StreamedFeatures
 from harness.storage import write_atomically
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 SAMPLES = "samples.parquet"
+_KNOWN = ("id", "label", "sha256", "height", "width", "height_in", "width_in", "encode_ms", "decode_ms", "tokens")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,19 +113,15 @@ def _in_protocol_order(cells: Sequence[Cell], plan: Plan) -> list[Cell]:
     return sorted(cells, key=place)
 
 
-def table(rows: Sequence[Row], columns: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """The per-sample table: what is known of each sample, then every metric's column."""
-    import pandas as pd
-
-    frame = pd.DataFrame([asdict(row) for row in rows])
-    order = ["id", "label", "sha256", "height", "width", "height_in", "width_in", "encode_ms", "decode_ms", "tokens"]
-    frame = frame[order].astype({"label": "Int64"})
-    return frame.assign(**columns)
-
-
 def _write_table(path: Path, rows: Sequence[Row], columns: Mapping[str, np.ndarray]) -> None:
+    """The per-sample table: what is known of each sample, then every metric's column."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    known = {name: [getattr(row, name) for row in rows] for name in _KNOWN}
+    table = pa.table({**known, "label": pa.array(known["label"], pa.int64()), **columns})
     data = io.BytesIO()
-    table(rows, columns).to_parquet(data, index=False)
+    parquet.write_table(table, data)
     write_atomically(path, data.getvalue())
 
 

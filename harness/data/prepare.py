@@ -180,7 +180,7 @@ _FLOOR_SLACK = 2.0**-10
 
 def to_unit_range(pixels: Tensor) -> Tensor:
     """uint8 0..255 to float32 [-1, 1], as ``u / 127.5 - 1``; every rule of `eight_bit` undoes it exactly."""
-    return pixels.float() / 127.5 - 1.0
+    return (pixels / 127.5).sub_(1.0)
 
 
 def eight_bit(images: Tensor, rule: EightBitRule) -> Tensor:
@@ -198,11 +198,11 @@ def eight_bit(images: Tensor, rule: EightBitRule) -> Tensor:
 
     images = images.float()
     if rule == "half-up":
-        levels = torch.floor(127.5 * images + 128.0)
+        levels = (images * 127.5).add_(128.0).floor_()
     elif rule == "half-even":
-        levels = torch.round(127.5 * (images + 1.0))
+        levels = (images + 1.0).mul_(127.5).round_()
     elif rule == "floor":
-        levels = torch.floor(127.5 * (images + 1.0) + _FLOOR_SLACK)
+        levels = (images + 1.0).mul_(127.5).add_(_FLOOR_SLACK).floor_()
     else:
         raise ValueError(f"8-bit rule {rule!r} is none of {get_args(EightBitRule)}")
-    return levels.clamp(0, 255).to(torch.uint8)
+    return levels.clamp_(0, 255).to(torch.uint8)
