@@ -96,7 +96,13 @@ def _paper_panel(
         here = [record for record in kept if _row_of(table, record) is row]
         placed |= {id(record) for record in here}
         rows += [(row, record) for record in here] or [(row, None)]
-    rows += [(None, record) for record in _ordered(record for record in kept if id(record) not in placed)]
+    others = _ordered(record for record in kept if id(record) not in placed)
+    rows += [(None, record) for record in others]
+    notes += tuple(
+        f"{record.title} names the paper's row {record.card['paper_row']!r}, which table {table.number} does not have."
+        for record in others
+        if record.card.get("paper_row")
+    )
     frame = Frame(experiment=experiment, table=table, metrics=metrics, further=further, records=kept)
     lines = [line(frame, row, record) for row, record in rows]
     return Panel(
@@ -112,12 +118,14 @@ def _paper_panel(
 
 
 def _own_panels(experiment: Experiment, fills: Fills | None, records: Sequence[Record]) -> tuple[Panel, ...]:
-    """A panel for each dataset that the paper does not print, in the order of their names."""
+    """A panel for each dataset that the paper does not print, and for each part of it that was measured alone."""
     sets: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         sets.setdefault((str(record.dataset["name"]), str(record.dataset["ids_sha256"])), []).append(record)
-    panels = []
-    for (name, ids), here in sorted(sets.items()):
+    panels: list[Panel] = []
+    titles = [_title(here[0]) for here in sets.values()]
+    # By name, the whole set before its parts.
+    for (name, ids), here in sorted(sets.items(), key=lambda item: (item[0][0], -_selected(item[1][0]), item[0][1])):
         kept, notes = standing(experiment, here)
         main = list(fills.columns) if fills else [cell.name for cell in kept[0].cells]
         known = {name: _printed_decimals(fills, name) for name in main} if fills else {}
@@ -125,12 +133,13 @@ def _own_panels(experiment: Experiment, fills: Fills | None, records: Sequence[R
         further = _further(kept, main)
         frame = Frame(experiment=experiment, table=None, metrics=metrics, further=further, records=kept)
         lines = [line(frame, None, record) for record in _ordered(kept)]
-        several = sum(other == name for other, _ in sets) > 1
+        title = _title(here[0])
+        first = name not in {panel.dataset for panel in panels}
         panels.append(
             Panel(
-                slug=_slug(f"{name}-{ids[:8]}" if several else name),
+                slug=_slug(name if first else f"{name}-{ids[:8]}"),
                 dataset=name,
-                title=str(here[0].dataset["title"]) + (f" ({ids[:8]})" if several else ""),
+                title=title if titles.count(title) == 1 else f"{title} {ids[:8]}",
                 printed=None,
                 metrics=metrics,
                 further=further,
@@ -139,6 +148,17 @@ def _own_panels(experiment: Experiment, fills: Fills | None, records: Sequence[R
             )
         )
     return tuple(panels)
+
+
+def _selected(record: Record) -> int:
+    return int(record.samples.get("selected", record.used))
+
+
+def _title(record: Record) -> str:
+    """The dataset's title; a run of a part of it (``--limit``) says which."""
+    count, selected = record.dataset.get("count"), _selected(record)
+    part = "" if count is None or selected >= int(count) else f", {numbers.of_expected(selected, int(count))}"
+    return f"{record.dataset['title']}{part}"
 
 
 def _printed_decimals(fills: Fills, name: str) -> int:

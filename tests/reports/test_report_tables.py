@@ -88,6 +88,32 @@ def test_tokenizers_that_the_paper_does_not_print_come_below_it(tmp_path: Path) 
     assert coco.lines[-1].badges == ()
 
 
+def test_a_card_that_names_no_row_of_the_table_is_said(tmp_path: Path) -> None:
+    make_run(tmp_path, "x", dataset="coco-val2017", expected=12, card={"title": "mine", "paper_row": "SD VAE"})
+    coco = panel(table4(tmp_path), "coco-val2017")
+    assert coco.notes == ("mine names the paper's row 'SD VAE', which table 4 does not have.",)
+    assert coco.lines[-1].section == "Measured here, not in the paper: Continuous tokenizers"
+
+
+def part(n: int, ids: str) -> dict[str, object]:
+    dataset = {"name": "samples", "title": "Photographs", "count": 16, "expected": 16}
+    samples = {"expected": 16, "selected": n, "used": n, "failed": []}
+    return {"dataset": {**dataset, "ids_sha256": ids * 64, "content_sha256": ids * 64}, "samples": samples}
+
+
+def test_parts_of_a_dataset_have_panels_of_their_own(tmp_path: Path) -> None:
+    make_run(tmp_path, "dct:48", n=6, changes=part(6, "a"))
+    make_run(tmp_path, "dct:48", n=16, changes=part(16, "f"))
+    make_run(tmp_path, "dct:48", n=6, changes=part(6, "b"))
+    panels = table4(tmp_path).panels[:3]
+    assert [p.title for p in panels] == [
+        "Photographs",
+        "Photographs, 6 of 16 aaaaaaaa",
+        "Photographs, 6 of 16 bbbbbbbb",
+    ]
+    assert [p.slug for p in panels] == ["samples", "samples-aaaaaaaa", "samples-bbbbbbbb"]
+
+
 def test_without_runs_the_paper_stands_alone() -> None:
     comparison = compare(IMAGE_RECON, [])[0]
     assert [(p.dataset, len(p.lines), p.measured) for p in comparison.panels] == [
