@@ -34,10 +34,11 @@ def _gaussian(x: Tensor, y: Tensor) -> Moments:
     distance = torch.arange(-_RADIUS, _RADIUS + 1, dtype=torch.float64)
     bell = torch.exp(-((distance / _SIGMA) ** 2) / 2)
     weights = (bell / bell.sum()).tolist()
-    u, v = x.to(torch.float32) + y - 255, x.to(torch.float32) - y
+    x, y = x.to(torch.float32), y.to(torch.float32)
+    u, v = (x + y).sub_(255), x - y
     # float32 rounds a filtered square to some 1e-7 of it, and the result to that over C2 = 58: below 1e-5 only
     # while the squared error is moderate (20 dB).
-    if v.square().mean() > 650:
+    if torch.linalg.vector_norm(v) > (650 * v.numel()) ** 0.5:
         v = v.to(torch.float64)
     moments = []
     for signal in (u, v):
