@@ -108,6 +108,25 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
+def checkpoint(folder: Path, *, broken: bool = False) -> Path:
+    """An AToken of a few thousand weights; with NaN in them where `broken`."""
+    import torch
+
+    from atoken.config import ATokenConfig, TransformerConfig
+    from atoken.tokenizer import AToken
+
+    half = TransformerConfig(width=32, blocks=2, heads=2, mlp=48)
+    torch.manual_seed(0)
+    model = AToken(ATokenConfig(name="tiny", encoder=half, decoder=half, latent_channels=48)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        if broken:
+            next(model.parameters()).fill_(float("nan"))
+    model.save_pretrained(folder)
+    return folder
+
+
 def picture(path: Path, height: int, width: int, *, seed: int = 0) -> None:
     rows, columns = np.mgrid[:height, :width]
     phase = np.random.default_rng(seed).uniform(0, 6, 3)

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.harness.conftest import Bench, Outcome, command, environment, finish, picture
+from tests.harness.conftest import Bench, Outcome, checkpoint, command, environment, finish, picture
 
 
 def arguments(data: Path, protocol: Path, runs: Path, *more: object, tokenizer: str = "jpeg:50") -> list[object]:
@@ -137,6 +137,10 @@ class _Runs:
 def test_nan_weights(bench: Bench, tiny: Path, photos: Path, tmp_path: Path) -> None:
     outcome = bench(*arguments(photos, tiny, tmp_path / "runs", tokenizer="tests.harness.fakes:create_poison"))
     refused(outcome, "0.png", "NaN", "blur-4")
+    folder = checkpoint(tmp_path / "model", broken=True)
+    outcome = bench(*arguments(photos, tiny, tmp_path / "runs", "--ckpt", folder, tokenizer="atoken"))
+    refused(outcome, "NaN", str(folder))
+    assert not list((tmp_path / "runs").rglob("record.json"))
 
 
 # Requests.

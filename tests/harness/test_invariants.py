@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,14 @@ from harness import records, shards
 from harness.console import Console, print_reasons, print_record
 from harness.data.fingerprint import content_sha256, ids_sha256
 from harness.execution import execute, merge_only
-from harness.metrics.base import Cell
+from harness.metrics.base import Cell, Pairs
+from harness.metrics.registry import build_metrics
 from harness.plan import Plan, Share, sample_seed
 from harness.protocol import MetricSpec
+from harness.registry import create_tokenizer
+from harness.tokenizers.base import Tokenizer
+from harness.weights import WeightStore
+from tests.harness.conftest import checkpoint
 from tests.harness.fakes import Blur, Fitted, MeanColour, Noise, Poison, Psnr, plan, protocol
 
 QUIET = Console(speaks=False)
@@ -121,6 +127,42 @@ def test_packs_follow_the_budget_inside_a_shard(tmp_path: Path) -> None:
     tokenizer = Blur()
     done(plan(tokenizer=tokenizer, metrics=[MeanColour()], settings={"token_budget": 1000}), tmp_path)
     assert tokenizer.batches == [4, 4, 2]
+
+
+@pytest.fixture(scope="module")
+def atoken(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    folder = checkpoint(tmp_path_factory.mktemp("model") / "tiny")
+    return create_tokenizer(f"atoken:{folder}", ckpt=None, preset=None, device="cpu", dtype="float32")
+
+
+def real(tokenizer: Tokenizer, **settings: int) -> Plan:
+    """AToken itself, a sampled latent, SSIM through a convolution, images of several sizes."""
+    specs = [MetricSpec(metric=name, name=name.upper()) for name in ("psnr", "ssim", "tokens")]
+    made = protocol(latent="sample", metrics=tuple(specs))
+    metrics, absent = build_metrics(made, WeightStore(), torch.device("cpu"))
+    data = Noise(9, broken=[4], sizes=[(32, 32), (32, 32), (21, 40)])
+    settings = {"shard_size": 3, "token_budget": 8, **settings}
+    return plan(tokenizer=tokenizer, dataset=data, protocol=made, metrics=metrics, absent=absent, settings=settings)
+
+
+def test_atoken_itself_in_processes_and_after_a_resume(atoken: Tokenizer, tmp_path: Path) -> None:
+    whole = done(real(atoken), tmp_path / "one")
+    for index in (1, 0):
+        done(real(atoken), tmp_path / "two", share=Share(index=index, count=2, merges=False))
+    folder = real(atoken).folder(tmp_path / "two")
+    next((folder / "shards").glob("00001-*")).unlink()
+    assert figures(done(real(atoken), tmp_path / "two", workers=2)) == figures(whole)
+    same(real(atoken).folder(tmp_path / "one"), folder)
+
+
+def test_another_token_budget_moves_the_last_bits_only(atoken: Tokenizer, tmp_path: Path) -> None:
+    """Another batch may split a float sum otherwise; here that must stay below 1e-4 dB and 1e-4 of SSIM."""
+    tables = []
+    for budget in (1, 8, 1000):
+        done(real(atoken, token_budget=budget), tmp_path)
+        tables.append(table(real(atoken, token_budget=budget).folder(tmp_path)))
+    for other in tables[1:]:
+        pd.testing.assert_frame_equal(tables[0], other, check_exact=False, rtol=0, atol=1e-4)
 
 
 # 2. Finished shards stand; their names carry what they depend on.
@@ -321,6 +363,26 @@ def test_cells_equal_a_plain_loop_over_the_samples(tmp_path: Path) -> None:
         values.append(10 * np.log10(255**2 / np.mean((levels.astype(np.float64) - pixels) ** 2)))
     frame = table(plan(dataset=MIXED, tokenizer=Blur(multiple=4)).folder(tmp_path))
     np.testing.assert_allclose(frame["PSNR"], values, rtol=1e-12)
+
+
+class Wide(MeanColour):
+    """Features that would be noticed if anyone kept those of the whole run: 64 KiB a sample."""
+
+    def update(self, pairs: Pairs) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        columns, features = super().update(pairs)
+        return columns, {**features, "wide": np.zeros((len(pairs.reference), 2**14), np.float32)}
+
+
+def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None:
+    peaks = []
+    for count in (40, 400):
+        made = plan(dataset=Noise(count), metrics=[Wide(), Psnr()], settings={"shard_size": 8})
+        tracemalloc.start()
+        done(made, tmp_path)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # A row, an id and a few numbers stay; an image (768 bytes as it is, 6 KiB as floats) and a feature do not.
+    assert peaks[1] - peaks[0] < 360 * 4096
 
 
 # 5. What cannot be had is absent with its reason; n is said beside what was expected.
