@@ -60,6 +60,11 @@ class _Lines:
             self._last = time.monotonic()
 
 
+def missing(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Cells that are absent for want of something; those that have no meaning for the tokenizer are not missed."""
+    return [cell for cell in record["cells"] if cell["absent"] is not None and cell["applies"]]
+
+
 def print_record(record: Mapping[str, Any]) -> None:
     """Print a record's cells as a compact table: value, interval, n used of n expected; then what is absent."""
     console = rich.console.Console(highlight=False, markup=False)
@@ -89,7 +94,7 @@ def print_record(record: Mapping[str, Any]) -> None:
             f"{len(failed)} of {samples['selected']} samples left out, first {failed[0]['id']}: {failed[0]['reason']}",
             soft_wrap=True,
         )
-    if absent := [cell["name"] for cell in record["cells"] if cell["absent"] is not None]:
+    if absent := [cell["name"] for cell in missing(record)]:
         console.print(f"absent: {', '.join(absent)}", soft_wrap=True)
 
 
@@ -97,9 +102,8 @@ def print_reasons(records: Sequence[Mapping[str, Any]]) -> None:
     """Print why cells are absent, each reason once however many cells and records share it."""
     reasons: dict[str, dict[str, None]] = {}
     for record in records:
-        for cell in record["cells"]:
-            if cell["absent"] is not None:
-                reasons.setdefault(cell["absent"], {})[cell["name"]] = None
+        for cell in missing(record):
+            reasons.setdefault(cell["absent"], {})[cell["name"]] = None
     console = rich.console.Console(highlight=False, markup=False)
     for reason, names in reasons.items():
         console.print(f"absent {', '.join(names)}: {reason}", soft_wrap=True)

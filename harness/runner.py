@@ -13,7 +13,7 @@ import torch
 from atoken.errors import ATokenError
 from harness import protocol as protocols
 from harness import provenance, registry
-from harness.console import Console, print_reasons, print_record
+from harness.console import Console, missing, print_reasons, print_record
 from harness.data.base import Dataset
 from harness.data.catalog import open_dataset
 from harness.devices import resolve, use_numerics
@@ -96,7 +96,7 @@ def run(experiment: Experiment, request: Request) -> None:
 
 
 def _all_there(done: Sequence[dict[str, Any]]) -> None:
-    absent = [f"{cell['name']} of {r['tokenizer']['spec']}" for r in done for cell in r["cells"] if cell["absent"]]
+    absent = [f"{cell['name']} of {r['tokenizer']['spec']}" for r in done for cell in missing(r)]
     if absent:
         raise BenchError(f"--strict: {len(absent)} cells are absent: {', '.join(absent)}; the reasons stand above")
 

@@ -43,6 +43,8 @@ class Cell:
         value: None where absent; then `absent` says why.
         interval: bootstrap interval at `level`, None where it makes no sense.
         n: samples that went in.
+        applies: False where the notion has no meaning for this tokenizer (the codebook usage of a continuous
+            latent): absent for ever, not for want of anything, so `--strict` lets it pass.
         unit: ``dB``, ``bit/pixel``, ...; empty for plain numbers.
         parameters: everything that defines the number (flavour, weights' SHA-256, ...).
     """
@@ -55,6 +57,7 @@ class Cell:
     higher_is_better: bool
     unit: str = ""
     absent: str | None = None
+    applies: bool = True
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 

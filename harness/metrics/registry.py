@@ -131,7 +131,8 @@ def build_metrics(
         try:
             metrics.append(_build(members, protocol.bootstrap, weights, device, codebook_size))
         except (MissingWeights, _UndefinedError) as reason:
-            absent += [_absent(member, str(reason)) for member in members]
+            applies = isinstance(reason, MissingWeights)
+            absent += [_absent(member, str(reason), applies=applies) for member in members]
     return metrics, absent
 
 
@@ -170,14 +171,14 @@ def _build(
         from harness.metrics.codebook import Codebook
 
         if codebook_size is None:
-            raise _UndefinedError("continuous tokens: there is no codebook")
+            raise _UndefinedError("the tokenizer has no codebook")
         return Codebook(specs, codebook_size=codebook_size)
     from harness.metrics.rate import BitsPerPixel, Tokens
 
     return BitsPerPixel(**common) if first.metric == "bits-per-pixel" else Tokens(**common)
 
 
-def _absent(spec: MetricSpec, reason: str) -> Cell:
+def _absent(spec: MetricSpec, reason: str, *, applies: bool) -> Cell:
     from harness.metrics.base import Cell
 
     family = METRICS[spec.metric]
@@ -188,6 +189,7 @@ def _absent(spec: MetricSpec, reason: str) -> Cell:
         higher_is_better=family.higher_is_better,
         unit=family.unit,
         absent=reason,
+        applies=applies,
         parameters=dict(spec.options),
     )
 

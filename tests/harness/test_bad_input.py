@@ -185,7 +185,7 @@ def test_absent_cell_fails_only_when_strict(
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.delenv("ATOKEN_BENCH_WEIGHTS", raising=False)
-    tiny.write_text(tiny.read_text() + "  - {metric: lpips, name: LPIPS, options: {}}\n".replace(", options: {}", ""))
+    tiny.write_text(tiny.read_text() + "  - {metric: lpips, name: LPIPS}\n  - {metric: codebook-usage, name: usage}\n")
     runs = tmp_path / "runs"
     assert bench(*arguments(photos, tiny, runs)).code == 0
     outcome = bench(*arguments(photos, tiny, runs, "--strict"))
@@ -194,6 +194,7 @@ def test_absent_cell_fails_only_when_strict(
     assert isinstance(cells, list)
     assert cells[0]["absent"] is None
     assert "vgg16-397923af.pth" in cells[1]["absent"]
+    assert "codebook" in cells[2]["absent"]
 
 
 def test_record_of_a_newer_schema(bench: Bench, tiny: Path, photos: Path, tmp_path: Path) -> None:
