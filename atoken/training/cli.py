@@ -11,8 +11,6 @@ from typing import Annotated, Any
 
 import typer
 
-from atoken.errors import ATokenError
-
 __all__ = ["train"]
 
 MODEL = "model"
@@ -32,21 +30,13 @@ def train(
 
     Ctrl-C saves and leaves. OUT/model is the averaged model in float16, OUT/figures.json its PSNR.
     """
-    try:
-        _train(recipe, data=data, out=out, val=val, minutes=minutes, steps=steps)
-    except ATokenError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
-
-
-def _train(name: str, *, data: Path, out: Path, val: Path | None, minutes: float | None, steps: int | None) -> None:
     from dataclasses import replace
 
     from atoken.training.recipe import load_recipe
 
-    recipe = load_recipe(name)
+    plan = load_recipe(recipe)
     if steps is not None:
-        recipe = replace(recipe, steps=steps)
+        plan = replace(plan, steps=steps)
     # Torch takes seconds to import: a mistyped recipe is told before.
     from atoken.training.data import load_photos
     from atoken.training.evaluate import SIZE
@@ -56,14 +46,14 @@ def _train(name: str, *, data: Path, out: Path, val: Path | None, minutes: float
     validation = None if val is None else load_photos(val, smallest=SIZE)
     for reason in [*photos.skipped, *(validation.skipped if validation else [])]:
         typer.echo(f"skipped {reason}", err=True)
-    trainer = Trainer(recipe, photos, out, validation=validation)
-    typer.echo(f"{len(photos.ids)} photographs, step {trainer.step} of {recipe.steps}, in {out}")
+    trainer = Trainer(plan, photos, out, validation=validation)
+    typer.echo(f"{len(photos.ids)} photographs, step {trainer.step} of {plan.steps}, in {out}")
     with _interrupts() as interrupted:
         seconds = float("inf") if minutes is None else 60.0 * minutes
         done = trainer.run(seconds=seconds, stop=lambda: bool(interrupted), report=_show)
     _export(trainer, out)
     if not done:
-        typer.echo(f"stopped at step {trainer.step} of {recipe.steps}; the same command goes on from there")
+        typer.echo(f"stopped at step {trainer.step} of {plan.steps}; the same command goes on from there")
 
 
 @contextmanager

@@ -111,8 +111,8 @@ def initialise(model: AToken, basis: Basis, *, latent_std: float, seed: int) -> 
     for half in (model.encoder, model.decoder):
         for index, block in enumerate(_blocks(half)):
             _initialise_block(block, index, generator)
-    for parameter in model.encoder.head.parameters():
-        if parameter.ndim > 1:
+    for name, parameter in model.encoder.head.named_parameters():
+        if parameter.ndim > 1 or name == "probe":
             nn.init.trunc_normal_(parameter, std=HEAD_STD, generator=generator)
     _initialise_encoder(model, basis, latent_std)
     _initialise_decoder(model, basis)

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["item_means", "item_mse", "kl_divergence", "log_mse"]
+__all__ = ["MSE_FLOOR", "item_means", "item_mse", "kl_divergence", "log_mse"]
 
-MSE_FLOOR = 1e-5
-"""Of the logarithm, in [-1, 1] units squared: beyond 56 dB an image asks for nothing more."""
+MSE_FLOOR = 1e-3
+"""Of the logarithm, in [-1, 1] units squared: from 36 dB on an image's weight falls. Without it a crop
+of plain sky outweighs a batch. Measured in the middle of a run of `nano`: 150 steps gained 0.034 dB
+with this floor and 0.023 dB with a floor of 1e-5."""
 
 
 def item_means(values: Tensor, lengths: Sequence[int]) -> Tensor:
