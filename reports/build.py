@@ -108,7 +108,7 @@ def caption(panel: Panel) -> str:
             "Each metric: the paper's figure, the one measured here with its interval, and measured minus printed."
         )
     else:
-        said.append("Each figure with its bootstrap interval below it; the paper prints none on this data.")
+        said.append("Each figure with its bootstrap interval; the paper prints none on this data.")
     if len(names) == 1:
         pipeline = f" ({next(iter(prepared))})" if len(prepared) == 1 and next(iter(prepared)) else ""
         said.append(f"Protocol {next(iter(names))}{pipeline}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from reports.grid import Grid, GridCell
@@ -32,7 +33,8 @@ _ESCAPES = str.maketrans(
         "∞": r"$\infty$",
         "−": "$-$",
         "±": r"$\pm$",
-        "–": "--",
+        "–": r"\textendash{}",
+        "`": r"\textasciigrave{}",
         "Δ": r"$\Delta$",
         "†": r"\dag{}",
         "✓": r"\checkmark{}",
@@ -44,7 +46,8 @@ HEAD = "% Needs \\usepackage{booktabs,amssymb,graphicx}. Written by atoken-bench
 
 def escape(text: str) -> str:
     """Text that LaTeX prints as it is, on one line."""
-    return " ".join(text.split()).translate(_ESCAPES)
+    # "--" and "''" would melt into a dash and a quotation mark.
+    return re.sub(r"([-'])(?=\1)", r"\1{}", " ".join(text.split()).translate(_ESCAPES))
 
 
 def document(grids: Iterable[Grid], label: str) -> str:
@@ -57,7 +60,7 @@ def _table(grid: Grid, label: str) -> str:
     lines = [
         r"\begin{table*}[t]",
         r"\centering",
-        rf"\caption{{{escape(grid.title)}: {escape(grid.caption)}}}",
+        rf"\caption{{{escape(grid.title)}. {escape(grid.caption)}}}",
         rf"\label{{{label}}}",
         # Wide tables shrink to the page, narrow ones keep their size.
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
@@ -80,7 +83,7 @@ def _table(grid: Grid, label: str) -> str:
             lines.append(" & ".join(_cell(cell) for cell in row) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}}"]
     for mark, text in grid.footnotes:
-        lines.append(rf"\par\footnotesize\textsuperscript{{{mark}}} {escape(text)}")
+        lines.append(rf"\par\parbox{{\linewidth}}{{\footnotesize\textsuperscript{{{mark}}} {escape(text)}}}")
     return "\n".join([*lines, r"\end{table*}", ""])
 
 

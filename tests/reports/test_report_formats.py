@@ -90,8 +90,8 @@ def test_markdown_shows_names_as_they_are(name: str) -> None:
 
 
 _COMMANDS = re.compile(
-    r"\\(?:textbackslash|textasciicircum|textasciitilde|textless|textgreater|textbar|dag|checkmark)\{\}"
-    r"|\\[{}$&#%_]|\{\[\}|\{\]\}|\$(?:\\(?:times|uparrow|downarrow|rightarrow|infty|pm|Delta)|-)\$"
+    r"\\(?:textbackslash|textasciicircum|textasciitilde|textless|textgreater|textbar|textendash|textasciigrave|dag|checkmark)\{\}"
+    r"|(?<=[-'])\{\}|\\[{}$&#%_]|\{\[\}|\{\]\}|\$(?:\\(?:times|uparrow|downarrow|rightarrow|infty|pm|Delta)|-)\$"
 )
 
 
@@ -100,6 +100,7 @@ def test_latex_leaves_no_special_character(name: str) -> None:
     left = _COMMANDS.sub("", latex.escape(name))
     assert not set(left) & set("\\{}$&#%_^~<>|[]")
     assert "\n" not in latex.escape(name + "\n")
+    assert not re.search(r"--|''", latex.escape(name + "--weights ''x''"))
 
 
 @pytest.mark.parametrize("wide", [True, False])
