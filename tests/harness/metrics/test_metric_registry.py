@@ -64,7 +64,7 @@ def test_without_weights_or_codebook_the_cells_are_absent_with_the_reason(tmp_pa
     for family in ("rfid", "kid", "inception-score"):
         assert INCEPTION.name in reasons[family]
     assert VGG16.name in reasons["lpips"]
-    assert reasons["codebook-usage"] == "continuous tokens: there is no codebook"
+    assert reasons["codebook-usage"] == "the tokenizer has no codebook"
     for cell in absent:
         assert (cell.value, cell.n) == (None, 0)
         assert cell.higher_is_better is METRICS[cell.name.removeprefix("my ")].higher_is_better

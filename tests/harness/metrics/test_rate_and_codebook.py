@@ -43,7 +43,11 @@ def test_continuous_latent_has_no_rate() -> None:
     metric = BitsPerPixel(name="bpp", resamples=100)
     image = images(2, 8, 8)
     cell = metric.cells(metric.update(pairs_of(image, image))[0], {}, seed=0)[0]
-    assert (cell.value, cell.n, cell.absent) == (None, 0, "continuous latent: its rate is not defined")
+    assert (cell.value, cell.n, cell.absent) == (
+        None,
+        0,
+        "no rate is defined: the latent is continuous or there is no code",
+    )
 
 
 def test_tokens_are_averaged() -> None:
