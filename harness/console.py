@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -32,6 +32,11 @@ class Console:
     def say(self, line: str) -> None:
         """One line, never wrapped: logs are searched by line."""
         self._console.print(line, soft_wrap=True)
+
+    def note(self, line: str) -> None:
+        """Like `say`, by the one process that speaks: what every process knows alike."""
+        if self._speaks:
+            self.say(line)
 
     @contextmanager
     def progress(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -98,15 +103,21 @@ def print_record(record: Mapping[str, Any]) -> None:
         console.print(f"absent: {', '.join(absent)}", soft_wrap=True)
 
 
-def print_reasons(records: Sequence[Mapping[str, Any]]) -> None:
-    """Print why cells are absent, each reason once however many cells and records share it."""
-    reasons: dict[str, dict[str, None]] = {}
-    for record in records:
-        for cell in missing(record):
-            reasons.setdefault(cell["absent"], {})[cell["name"]] = None
+def reasons(cells: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Why cells are missed: each reason once, with the names that share it."""
+    result: dict[str, dict[str, None]] = {}
+    for cell in cells:
+        if cell["absent"] is not None and cell["applies"]:
+            result.setdefault(cell["absent"], {})[cell["name"]] = None
+    return {reason: list(names) for reason, names in result.items()}
+
+
+def print_reasons(records: Sequence[Mapping[str, Any]], said: Collection[str]) -> None:
+    """Print why cells of these records are missed, without the reasons that were `said` before."""
     console = rich.console.Console(highlight=False, markup=False)
-    for reason, names in reasons.items():
-        console.print(f"absent {', '.join(names)}: {reason}", soft_wrap=True)
+    for reason, names in reasons(cell for record in records for cell in record["cells"]).items():
+        if reason not in said:
+            console.print(f"absent {', '.join(names)}: {reason}", soft_wrap=True)
 
 
 def number(value: float) -> str:

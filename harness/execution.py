@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import islice
@@ -89,6 +90,20 @@ def _written(folder: Path) -> int | None:
         return (folder / records.NAME).stat().st_mtime_ns
     except FileNotFoundError:
         return None
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        # Raised wherever this process happens to be when the system ends one of its workers.
+        if "DataLoader worker" not in str(error):
+            raise
+        raise BenchError(
+            "a process that decodes images was killed, most likely for want of memory; finished shards are kept: "
+            "run the same command again with a smaller --workers"
+        ) from error
 
 
 class _Execution:
@@ -195,7 +210,8 @@ class _Execution:
         title = f"{plan.tokenizer.card.name} on {plan.dataset.name} ({plan.protocol.name})"
         with self.console.progress(title, len(indices)) as advance:
             for index in todo:
-                shard = self._measure_shard(measurer, index, islice(stream, len(plan.indices(index))), advance)
+                with _explained():
+                    shard = self._measure_shard(measurer, index, islice(stream, len(plan.indices(index))), advance)
                 for failure in shard.failed:
                     self.console.say(f"{failure['id']}: {failure['reason']}; left out")
                 shards.write(self.path(index), shard)

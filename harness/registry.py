@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
@@ -156,6 +157,10 @@ def _factory(spec: TokenizerSpec) -> Callable[..., Any]:
 
 
 def _module(spec: TokenizerSpec) -> Any:
+    # The console script does not look where the user stands, and a tokenizer of one's own lies there. Last, so
+    # that nothing in that folder hides an installed package.
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
     try:
         return importlib.import_module(spec.name)
     except ImportError as error:

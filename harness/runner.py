@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,7 @@ import torch
 from atoken.errors import ATokenError
 from harness import protocol as protocols
 from harness import provenance, registry
-from harness.console import Console, missing, print_reasons, print_record
+from harness.console import Console, missing, print_reasons, print_record, reasons
 from harness.data.base import Dataset
 from harness.data.catalog import open_dataset
 from harness.devices import resolve, use_numerics
@@ -56,13 +56,19 @@ def run(experiment: Experiment, request: Request) -> None:
     asked = _protocols(experiment, request.protocol, problems)
     rows = _tokenizers(experiment, request, settings, problems)
     _try(problems, make_folder, request.runs)
-    store = WeightStore(request.weights)
     problems += [f"--weights {folder}: no such folder" for folder in request.weights if not folder.is_dir()]
+    use_numerics(settings)
+    measures = _Measures(WeightStore(request.weights), settings.device)
+    for protocol in asked:
+        for row in rows:
+            _try(problems, measures.of, protocol, row.tokenizer)
     if problems:
         raise BenchError("\n".join(problems))
-    use_numerics(settings)
-
     console = Console(speaks=request.share.index == 0)
+    said = measures.absent()
+    for reason, names in said.items():
+        console.note(f"absent {', '.join(names)}: {reason}")
+
     done: list[dict[str, Any]] = []
     failed: list[str] = []
     total = len(rows) * len(datasets) * len(asked)
@@ -75,11 +81,11 @@ def run(experiment: Experiment, request: Request) -> None:
                         experiment,
                         request,
                         row,
-                        dataset=dataset,
-                        data=text,
-                        protocol=protocol,
                         settings=settings,
-                        store=store,
+                        data=text,
+                        dataset=dataset,
+                        protocol=protocol,
+                        measures=measures,
                     )
                     done += _carry_out(plan, request, console)
                 except ATokenError as error:
@@ -88,11 +94,32 @@ def run(experiment: Experiment, request: Request) -> None:
                     # The other rows of a night's work need not wait for somebody to mend this one.
                     console.say(f"{row.spec} failed: {error}")
                     failed.append(f"{row.spec} on {dataset.name} ({protocol.name})")
-    print_reasons(done)
+    print_reasons(done, said)
     if failed:
         raise BenchError(f"{len(failed)} of {total} runs failed: {', '.join(failed)}; the reasons stand above")
     if request.strict:
         _all_there(done)
+
+
+class _Measures:
+    """The metrics of every protocol, built once for all tokenizers: their networks are large."""
+
+    def __init__(self, store: WeightStore, device: str) -> None:
+        self._store = store
+        self._device = torch.device(device)
+        self._built: dict[tuple[str, int | None], tuple[list[Metric], list[Cell]]] = {}
+
+    def of(self, protocol: Protocol, tokenizer: Tokenizer) -> tuple[list[Metric], list[Cell]]:
+        """Metrics that can be measured here, and the cells that cannot."""
+        size = tokenizer.card.codebook_size
+        key = (protocol.sha256, size)
+        if key not in self._built:
+            self._built[key] = build_metrics(protocol, self._store, self._device, codebook_size=size)
+        return self._built[key]
+
+    def absent(self) -> dict[str, list[str]]:
+        """Reasons for cells that are missed, each with the cells' names."""
+        return reasons(asdict(cell) for _, absent in self._built.values() for cell in absent)
 
 
 def _all_there(done: Sequence[dict[str, Any]]) -> None:
@@ -131,7 +158,7 @@ def merge_folder(folder: Path, *, strict: bool) -> None:
     tokenizer = _create(request["tokenizer"], request["ckpt"], request["preset"], settings)
     protocol = Protocol.from_content(request["protocol"], str(folder / REQUEST))
     store = WeightStore([Path(path) for path in request["weights"]])
-    metrics, absent = _metrics(protocol, store, settings.device, tokenizer)
+    metrics, absent = _Measures(store, settings.device).of(protocol, tokenizer)
     plan = Plan(
         experiment=request["experiment"],
         spec=_spec(request["tokenizer"], request["ckpt"]),
@@ -149,7 +176,7 @@ def merge_folder(folder: Path, *, strict: bool) -> None:
         raise BenchError(f"{folder}: its tokenizer or dataset has changed (the run would be {now}); run it again")
     record = merge_only(plan, folder, Console())
     print_record(record)
-    print_reasons([record])
+    print_reasons([record], {})
     if strict:
         _all_there([record])
 
@@ -206,17 +233,18 @@ def _plan(
     request: Request,
     row: _Row,
     *,
-    dataset: Dataset,
-    data: str,
-    protocol: Protocol,
     settings: Settings,
-    store: WeightStore,
+    data: str,
+    dataset: Dataset,
+    protocol: Protocol,
+    measures: _Measures,
 ) -> Plan:
     tokenizer = row.tokenizer
     if tokenizer.needs_prepare:
         # What it finds on one set must not be what it starts from on the next.
         tokenizer = _create(row.spec, row.ckpt, row.preset, settings)
-    metrics, absent = _metrics(protocol, store, settings.device, tokenizer)
+    metrics, absent = measures.of(protocol, tokenizer)
+    name, *location = data.split("=", 1)
     software = {**provenance.software(), "tokenizer_source": registry.source_sha256(row.spec)}
     return Plan(
         experiment=experiment.name,
@@ -231,9 +259,9 @@ def _plan(
         request={
             "experiment": experiment.name,
             "tokenizer": row.spec,
-            "ckpt": row.ckpt,
+            "ckpt": None if row.ckpt is None else _absolute(row.ckpt),
             "preset": row.preset,
-            "data": data,
+            "data": "=".join([name, *map(_absolute, location)]),
             "protocol": protocol.content(),
             "settings": settings.identity() | {"threads": settings.threads},
             "weights": [str(folder.resolve()) for folder in request.weights],
@@ -242,10 +270,9 @@ def _plan(
     )
 
 
-def _metrics(
-    protocol: Protocol, store: WeightStore, device: str, tokenizer: Tokenizer
-) -> tuple[list[Metric], list[Cell]]:
-    return build_metrics(protocol, store, torch.device(device), codebook_size=tokenizer.card.codebook_size)
+def _absolute(path: str) -> str:
+    """For `merge`, which may be called from another folder; a name that is no path stays as it is."""
+    return str(Path(path).expanduser().resolve()) if Path(path).expanduser().exists() else path
 
 
 def _spec(spec: str, ckpt: str | None) -> str:

@@ -187,7 +187,9 @@ def test_absent_cell_fails_only_when_strict(
     monkeypatch.delenv("ATOKEN_BENCH_WEIGHTS", raising=False)
     tiny.write_text(tiny.read_text() + "  - {metric: lpips, name: LPIPS}\n  - {metric: codebook-usage, name: usage}\n")
     runs = tmp_path / "runs"
-    assert bench(*arguments(photos, tiny, runs)).code == 0
+    outcome = bench(*arguments(photos, tiny, runs))
+    assert outcome.code == 0
+    assert outcome.err.startswith("absent LPIPS: no vgg16-397923af.pth")  # before any work
     outcome = bench(*arguments(photos, tiny, runs, "--strict"))
     refused(outcome, "--strict: 1 cells are absent: LPIPS of jpeg:50")
     cells = record(runs)["cells"]
@@ -195,6 +197,19 @@ def test_absent_cell_fails_only_when_strict(
     assert cells[0]["absent"] is None
     assert "vgg16-397923af.pth" in cells[1]["absent"]
     assert "codebook" in cells[2]["absent"]
+
+
+def test_a_tokenizer_of_ones_own(
+    bench: Bench, tiny: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    source = "from tests.harness.fakes import Blur\ndef make(argument, *, device, dtype):\n    return Blur(8)\n"
+    (tmp_path / "mine" / "blur.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(tmp_path)])
+    outcome = bench(*arguments(photos, tiny, tmp_path / "runs", tokenizer="mine.blur:make"))
+    assert outcome.code == 0, outcome.err
+    assert "blur on photos" in outcome.out
 
 
 def test_record_of_a_newer_schema(bench: Bench, tiny: Path, photos: Path, tmp_path: Path) -> None:

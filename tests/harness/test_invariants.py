@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import os
+import signal
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +20,9 @@ import torch
 
 from harness import records, shards
 from harness.console import Console, print_reasons, print_record
+from harness.data.base import Decoded
 from harness.data.fingerprint import content_sha256, ids_sha256
+from harness.errors import BenchError
 from harness.execution import execute, merge_only
 from harness.metrics.base import Cell, Pairs
 from harness.metrics.registry import build_metrics
@@ -385,6 +389,22 @@ def test_memory_does_not_grow_with_the_number_of_samples(tmp_path: Path) -> None
     assert peaks[1] - peaks[0] < 360 * 4096
 
 
+class Deadly(Noise):
+    """Whoever reads its 30th image is ended by the system, as for want of memory."""
+
+    def read(self, index: int) -> Decoded:
+        if index == 30:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(index)
+
+
+def test_a_killed_worker_is_explained_and_costs_no_finished_shard(tmp_path: Path) -> None:
+    made = plan(dataset=Deadly(40))
+    with pytest.raises(BenchError, match=r"decodes images was killed.*--workers"):
+        done(made, tmp_path, workers=2)
+    assert (made.folder(tmp_path) / "shards" / made.shard_name(0, None)).exists()
+
+
 # 5. What cannot be had is absent with its reason; n is said beside what was expected.
 
 
@@ -400,7 +420,7 @@ def test_an_absent_cell_keeps_its_place_and_its_reason(tmp_path: Path, capsys: p
         ("PSNR", False, None),
     ]
     print_record(record)
-    print_reasons([record, record])
+    print_reasons([record, record], {})
     said = capsys.readouterr().out
     assert "9/50,000" in said
     assert "absent: LPIPS\n" in said
@@ -441,8 +461,6 @@ def _unsafe(call: ast.Call) -> str | None:
 
 
 def test_nan_ends_the_run_with_the_samples_name(tmp_path: Path) -> None:
-    from harness.errors import BenchError
-
     with pytest.raises(BenchError, match=r"blur-4: the reconstruction of noise/00000\.png holds NaN"):
         done(plan(tokenizer=Poison()), tmp_path)
     assert not list(tmp_path.rglob("*.safetensors"))
