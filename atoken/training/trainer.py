@@ -72,7 +72,7 @@ class Trainer:
         stop: Callable[[], bool] = lambda: False,
         report: Report | None = None,
     ) -> bool:
-        """Train to the recipe's last step; the state is saved on every way out but a kill.
+        """Train to the recipe's last step; the state is saved at the end, however early it comes.
 
         Args:
             seconds: stop after this long.
@@ -102,8 +102,10 @@ class Trainer:
                     self._log({"step": self.step, "val_psnr": score}, report)
                 if self.step % recipe.checkpoint_every == 0:
                     self.save()
-        finally:
+        except TrainingError:
             self.save()
+            raise
+        self.save()
         return self.step >= recipe.steps
 
     def save(self) -> None:
@@ -167,9 +169,9 @@ class Trainer:
     def _average(self) -> None:
         # A short memory at first, so that the start is forgotten.
         decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        pairs = zip(self.ema.parameters(), self.model.parameters(), strict=True)
-        averages, weights = zip(*((a, w) for a, w in pairs if w.requires_grad), strict=True)
-        torch._foreach_lerp_(averages, weights, 1.0 - decay)
+        for average, weight in zip(self.ema.parameters(), self.model.parameters(), strict=True):
+            if weight.requires_grad:
+                average.lerp_(weight, 1.0 - decay)
 
     def _resume(self, state: dict[str, Any]) -> None:
         theirs, ours = state["recipe"], self.recipe.to_dict()
