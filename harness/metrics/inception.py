@@ -53,6 +53,7 @@ class Inception(Metric):
         self.resamples = resamples
         families = {spec.metric for spec in specs}
         self.pairwise = bool(families - {"inception-score"})
+        self.total = bool(families & {"rfid", "rfid-covariance"})
         self.scored = "inception-score" in families
         for spec in specs:
             for option, value in spec.options.items():
@@ -85,12 +86,13 @@ class Inception(Metric):
         found: dict[str, Cell] = {}
         if self.pairwise:
             reference, reconstruction = features[REFERENCE], features[RECONSTRUCTION]
-            result = None
+            result, distance = None, 0.0
             for spec in self.specs:
                 if spec.metric in _DISTANCES:
                     if result is None and len(reference) >= 2:
                         result = frechet(reference, reconstruction)
-                    found[spec.name] = self._distance(spec, result, len(reference), seed)
+                        distance = _fidelity(reference, reconstruction) if self.total else 0.0
+                    found[spec.name] = self._distance(spec, result, distance, len(reference), seed)
                 elif spec.metric == "kid":
                     found[spec.name] = self._kid(spec, reference, reconstruction, seed)
             del reference, reconstruction
@@ -99,17 +101,24 @@ class Inception(Metric):
                 found[spec.name] = self._score(spec, features[LOGITS], seed)
         return [found[spec.name] for spec in self.specs]
 
-    def _distance(self, spec: MetricSpec, result: Frechet | None, n: int, seed: int) -> Cell:
+    def _distance(self, spec: MetricSpec, result: Frechet | None, distance: float, n: int, seed: int) -> Cell:
         if result is None:
             return self._cell(spec, n, absent="needs two images or more: one has no covariance")
-        value, influence = {
-            "rfid": (result.distance, result.mean_influence + result.covariance_influence),
-            "rfid-mean": (result.mean, result.mean_influence),
-            "rfid-covariance": (result.covariance, result.covariance_influence),
+        # The distance is torch-fidelity's own; the terms sum to it, so its rounding is in the covariance term.
+        value, exact, influence = {
+            "rfid": (distance, result.distance, result.mean_influence + result.covariance_influence),
+            "rfid-mean": (result.mean, result.mean, result.mean_influence),
+            "rfid-covariance": (distance - result.mean, result.covariance, result.covariance_influence),
         }[spec.metric]
         spread = mean_interval(influence, count=self.resamples, seed=seed)
-        interval = None if spread is None else (max(0.0, value + spread[0]), value + spread[1])
-        about: dict[str, Any] = {"features": 2048, "covariance": "n - 1", "interval": "bootstrap of influences"}
+        # A distance is not negative, but its rounding may be: the interval holds the value all the same.
+        interval = None if spread is None else (max(min(0.0, value), value + spread[0]), value + spread[1])
+        about: dict[str, Any] = {
+            "features": 2048,
+            "covariance": "n - 1",
+            "interval": "bootstrap of influences",
+            "by_singular_values": exact,
+        }
         if n <= 2048:
             about["note"] = "no more images than features: the covariances are singular, the distance is biased upwards"
         return self._cell(spec, n, value, interval, about)
@@ -174,6 +183,21 @@ class Inception(Metric):
                 **(about or {}),
             },
         )
+
+
+def _fidelity(reference: np.ndarray, reconstruction: np.ndarray) -> float:
+    """torch-fidelity's distance, so that a figure here is the figure of its command.
+
+    Of fewer images than features its eigenvalues carry rounding of some 1e-7 of the trace, which can even make
+    the distance of a set to itself negative; that one is 0 by definition and needs no arithmetic. The value by
+    singular values (`harness.metrics.frechet`) stands beside it in the cell's parameters.
+    """
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
+
+    if np.array_equal(reference, reconstruction):
+        return 0.0
+    statistics = [fid_features_to_statistics(torch.from_numpy(part)) for part in (reconstruction, reference)]
+    return float(fid_statistics_to_metric(*statistics, verbose=False)[KEY_METRIC_FID])
 
 
 def build(trunk: Found, layers: Sequence[str]) -> nn.Module:
