@@ -106,14 +106,14 @@ class WeightStore:
                 digest = sha256_of(path)
                 vouched = _vouched(path)
             except OSError as error:
-                wrong.append(f"{path} cannot be read ({error.strerror})")
+                wrong.append(f"{_shown(path)} cannot be read ({error.strerror})")
                 continue
             if digest == file.sha256:
                 return Found(path, digest, official=True)
             if digest == vouched:
                 return Found(path, digest, official=False)
             wrong.append(
-                f"{path} has SHA-256 {digest}, the published file {file.sha256}"
+                f"{_shown(path)} has SHA-256 {digest}, the published file {file.sha256}"
                 + ("" if vouched is None else f" and {path.name}.sha256 says {vouched}")
             )
         if wrong:
@@ -121,11 +121,17 @@ class WeightStore:
                 f"{'; '.join(wrong)}. Get the file again ({file.origin}), or, to measure with other weights on "
                 f"purpose, put its SHA-256 into {file.name}.sha256 beside it"
             )
-        places = ", ".join(str(folder) for folder in self.folders)
+        places = ", ".join(_shown(folder) for folder in self.folders)
         raise MissingWeights(
             f"no {file.name} in {places}; get it ({file.origin}, {file.size / 1e6:.0f} MB) and put it there, "
             f"or name its folder with --weights DIR or ${ENVIRONMENT}"
         )
+
+
+def _shown(path: Path) -> str:
+    """With ~ for the home folder: reasons stand in records and reports that are passed on."""
+    home = Path.home()
+    return f"~/{path.relative_to(home).as_posix()}" if path.is_relative_to(home) else str(path)
 
 
 def sha256_of(path: Path) -> str:

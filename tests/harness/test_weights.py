@@ -124,3 +124,12 @@ def test_rows_name_every_file_and_say_what_is_wrong(no_cache: Path) -> None:
 def test_importing_the_resolver_does_not_import_torch() -> None:
     code = "import sys, harness.weights, harness.metrics.registry; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_reasons_do_not_tell_whose_home_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    file = next(iter(KNOWN.values()))
+    with pytest.raises(MissingWeights) as missing:
+        WeightStore([tmp_path / "mine"]).find(file)
+    assert "~/mine" in str(missing.value)
+    assert str(tmp_path) not in str(missing.value)
