@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.errors import BenchError
+
 TokenType = Literal["none", "codec", "transform", "AE", "VAE", "VQ", "RQ", "MCQ", "FSQ"]
 LatentMode = Literal["mean", "sample"]
 
@@ -93,7 +95,9 @@ class Tokenizer(ABC):
         The runner stores `card.settings` after `prepare` in the run's folder; whoever comes later gets
         them here instead of a search of its own. Only an adapter with `needs_prepare` implements it.
         """
-        raise NotImplementedError(f"{type(self).__name__} needs_prepare and must take found settings back")
+        raise BenchError(
+            f"{self.card.name}: {type(self).__name__} has needs_prepare, so it must implement restore(settings)"
+        )
 
     def token_count(self, height: int, width: int) -> int:
         """Tokens of one image of this size: what the runner packs batches by."""
