@@ -25,7 +25,7 @@ SCHEMA = 1
 _COLUMN, _FEATURE = "column/", "feature/"
 
 
-class DamagedShard(Exception):  # noqa: N818 - never leaves the harness: the shard is measured again
+class DamagedShard(Exception):
     """A shard file that is truncated, corrupt or of another schema."""
 
 

@@ -96,7 +96,8 @@ class Tokenizer(ABC):
         them here instead of a search of its own. Only an adapter with `needs_prepare` implements it.
         """
         raise BenchError(
-            f"{self.card.name}: {type(self).__name__} has needs_prepare, so it must implement restore(settings)"
+            f"{self.card.name}: {type(self).__name__} has needs_prepare, so it must take found settings back "
+            f"({', '.join(settings)}): implement restore"
         )
 
     def token_count(self, height: int, width: int) -> int:
