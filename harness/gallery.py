@@ -121,5 +121,5 @@ def _png(pixels: np.ndarray) -> bytes:
     if factor > 1:
         image = image.reduce((min(factor, image.width), min(factor, image.height)))
     data = io.BytesIO()
-    image.save(data, "PNG")
+    image.save(data, "PNG", compress_level=1)  # a tenth larger, in a third of the time
     return data.getvalue()

@@ -18,11 +18,10 @@ from harness.data.prepare import Pipeline
 from harness.errors import BenchError
 from harness.metrics.base import Cell
 from harness.plan import Plan
-from harness.shards import DamagedShard, Row, Shard, StreamedFeatures
+from harness.shards import ROW, DamagedShard, Row, Shard, StreamedFeatures
 from harness.storage import write_atomically
 
 SAMPLES = "samples.parquet"
-_KNOWN = ("id", "label", "sha256", "height", "width", "height_in", "width_in", "encode_ms", "decode_ms", "tokens")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,11 +117,28 @@ def _write_table(path: Path, rows: Sequence[Row], columns: Mapping[str, np.ndarr
     import pyarrow as pa
     from pyarrow import parquet
 
-    known = {name: [getattr(row, name) for row in rows] for name in _KNOWN}
-    table = pa.table({**known, "label": pa.array(known["label"], pa.int64()), **columns})
+    values = {name: [getattr(row, name) for row in rows] for name in ROW} | dict(columns)
+    table = pa.Table.from_arrays([_column(column) for column in values.values()], names=list(values))
     data = io.BytesIO()
     parquet.write_table(table, data)
     write_atomically(path, data.getvalue())
+
+
+def _column(values: Sequence[Any] | np.ndarray) -> Any:
+    """An Arrow array of texts or of numbers with gaps (None).
+
+    From its buffers: `pyarrow.array` would import pandas to ask whether `values` is one of its own.
+    """
+    import pyarrow as pa
+
+    if isinstance(values[0], str):
+        texts = [value.encode() for value in values]
+        ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
+        return pa.StringArray.from_buffers(len(texts), pa.py_buffer(ends), pa.py_buffer(b"".join(texts)))
+    there = np.array([value is not None for value in values])
+    numbers = np.array([0 if value is None else value for value in values])
+    gaps = None if there.all() else pa.py_buffer(np.packbits(there, bitorder="little"))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(numbers.dtype), len(numbers), [gaps, pa.py_buffer(numbers)])
 
 
 def _record(

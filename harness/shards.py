@@ -10,7 +10,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,10 @@ class Row:
     tokens: int
 
 
+ROW = tuple(field.name for field in fields(Row))
+"""What is known of each measured sample, in the order of the per-sample table."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shard:
     """What is known of one slice of the dataset.
@@ -84,7 +88,7 @@ def write(path: Path, shard: Shard) -> None:
         {
             "schema": SCHEMA,
             "index": shard.index,
-            "rows": [asdict(row) for row in shard.rows],
+            "rows": [{name: getattr(row, name) for name in ROW} for row in shard.rows],
             "failed": [dict(failed) for failed in shard.failed],
             "work": dict(shard.work),
         }

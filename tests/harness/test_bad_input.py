@@ -376,3 +376,42 @@ def test_sixteen_bit_and_cmyk_files_count(bench: Bench, tiny: Path, tmp_path: Pa
     samples = record(tmp_path / "runs")["samples"]
     assert isinstance(samples, dict)
     assert samples["used"] == 3
+
+
+# Every command reaches what it stands for.
+
+
+def test_report_of_a_run(bench: Bench, tiny: Path, photos: Path, tmp_path: Path) -> None:
+    assert bench(*arguments(photos, tiny, tmp_path / "runs")).code == 0
+    outcome = bench("report", "--runs", tmp_path / "runs", "--out", tmp_path / "out", "--format", "md,csv")
+    assert outcome.code == 0, outcome.err
+    assert "JPEG, quality 50" in outcome.out
+    assert list((tmp_path / "out").rglob("*.md"))
+    refused(bench("report", "--runs", tmp_path / "none"), str(tmp_path / "none"))
+
+
+def test_data_commands(bench: Bench, photos: Path) -> None:
+    checked, printed = bench("data", "check", f"folder={photos}"), bench("data", "fingerprint", f"folder={photos}")
+    assert checked.code == printed.code == 0
+    assert "10" in checked.out
+    assert "content sha256" in printed.out
+    (photos / "3.png").write_bytes(b"broken")
+    broken = bench("data", "check", f"folder={photos}")
+    assert broken.code == 1
+    assert "3.png" in broken.out + broken.err
+
+
+def test_audit_golden(bench: Bench) -> None:
+    outcome = bench("audit", "golden", "--device", "cpu")
+    assert outcome.code == 0, outcome.out
+    assert "ok" in outcome.out
+    refused(bench("audit", "golden", "/nowhere"), "/nowhere")
+
+
+def test_weights_commands(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.delenv("ATOKEN_BENCH_WEIGHTS", raising=False)
+    assert "weights-inception-2015-12-05-6726825d.pth" in bench("weights", "list").out
+    outcome = bench("weights", "check", "--weights", tmp_path)
+    assert outcome.code == 1
+    assert outcome.out.count("absent") >= 3

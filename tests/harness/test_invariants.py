@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import math
 import os
 import signal
 import tracemalloc
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -299,6 +301,24 @@ def test_a_record_leads_to_table_shards_and_samples(tmp_path: Path) -> None:
     assert frame[["height_in", "width_in"]].iloc[2].tolist() == [9, 21]
     for index in (0, 22):
         assert frame.set_index("id").loc[MIXED.samples[index].id, "sha256"] == MIXED.read(index).sha256
+
+
+def test_the_table_holds_any_id_and_samples_without_a_label(tmp_path: Path) -> None:
+    from harness.merge import _write_table
+
+    ids, labels = ["a/\u00e9 \u732b.png", "", 'quote".png'], [None, 2, None]
+    sizes = {"height": 1, "width": 2, "height_in": 3, "width_in": 4}
+    rows = [
+        shards.Row(id=name, label=label, sha256="0", **sizes, encode_ms=0.5, decode_ms=1, tokens=9)
+        for name, label in zip(ids, labels, strict=True)
+    ]
+    _write_table(tmp_path / "t.parquet", rows, {"PSNR": np.array([1.5, math.inf, math.nan])})
+    read = pq.read_table(tmp_path / "t.parquet")
+    assert read.column_names == [*shards.ROW, "PSNR"]
+    assert read["id"].to_pylist() == ids
+    assert read["label"].to_pylist() == labels
+    assert read["decode_ms"].to_pylist() == [1.0] * 3
+    np.testing.assert_array_equal(read["PSNR"].to_numpy(), [1.5, math.inf, math.nan])
 
 
 def test_a_record_holds_its_provenance(tmp_path: Path, repository: Path) -> None:
