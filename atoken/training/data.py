@@ -12,7 +12,7 @@ import numpy as np
 from atoken.media import MediaError, is_image, list_media, read_image
 from atoken.training.errors import TrainingError
 
-__all__ = ["Batch", "Photos", "center_crop", "load_photos", "random_crops"]
+__all__ = ["PATCH", "Batch", "Photos", "center_crop", "load_photos", "patches", "random_crops"]
 
 PATCH = 16
 
