@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -62,6 +65,7 @@ def prepared(
         num_workers=workers,
         collate_fn=_as_it_is,
         prefetch_factor=AHEAD if workers else None,
+        worker_init_fn=_end_with_parent if workers else None,
     )
     for chunk in loader:  # as `_as_it_is` left it: a list
         yield from chunk
@@ -86,6 +90,16 @@ class _Readable(TorchDataset[Prepared | Failed]):
         if not pixels.flags.writeable:
             pixels = pixels.copy()  # Pillow's memory; torch wants its own
         return Prepared(sample.id, sample.label, pixels, decoded.sha256, decoded.pixels.shape[:2])
+
+
+def _end_with_parent(worker: int) -> None:  # noqa: ARG001 - what torch calls it with
+    # Torch's workers notice a killed parent, but then wait for ever to hand over what they have read.
+    def watch(parent: int) -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
 
 
 def _as_it_is(items: list[Prepared | Failed]) -> list[Prepared | Failed]:

@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from itertools import pairwise
@@ -129,6 +130,39 @@ def test_any_decoders_exception_is_that_samples_own() -> None:
     assert item == Failed("noise/00000.png", "OverflowError: too much")
 
 
+READ = """
+import multiprocessing, time
+from harness.loading import prepared
+from tests.harness.fakes import Noise
+stream = prepared(Noise(100, sizes=[(300, 300)]), abs, range(100), workers=2)
+next(stream)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks Linux for the state of a process")
+def test_decoding_processes_end_with_a_killed_run(repository: Path) -> None:
+    run = subprocess.Popen([sys.executable, "-c", READ], cwd=repository, stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    workers = [int(word) for word in run.stdout.readline().split()]
+    assert len(workers) == 2
+    run.kill()
+    run.wait()
+    run.stdout.close()
+    end = time.monotonic() + 20
+    while any(_lives(worker) for worker in workers):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def _lives(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 # Files and locks.
 
 
@@ -148,6 +182,7 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
 
 HOLD = """
 import sys
+import time
 from pathlib import Path
 from harness.storage import FolderLock
 with FolderLock(Path(sys.argv[1])) as lock:
