@@ -20,7 +20,10 @@ COMPUTING = ("torch", "torchvision", "numpy", "pillow", "av", "torch-fidelity", 
 # Those that only carry data.
 CARRYING = ("safetensors", "pandas", "pyarrow")
 # Source that no sample's result passes through: an edit there leaves the finished shards standing.
-_BESIDE = ("atoken/training", "atoken/cli.py", "harness/cli.py", "harness/golden", "harness/console.py")
+_BESIDE = (
+    *("atoken/training", "atoken/cli.py", "atoken/commands.py", "atoken/inspection.py", "atoken/token_files.py"),
+    *("atoken/work.py", "harness/cli.py", "harness/console.py", "harness/golden", "harness/listing.py"),
+)
 
 
 def packages(names: tuple[str, ...] = COMPUTING + CARRYING) -> dict[str, str]:

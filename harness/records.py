@@ -1,13 +1,14 @@
 """The record of a run, ``record.json``: written last and whole, so its existence means that the run is done.
 
-JSON has no infinity (an identical image has an infinite PSNR): it is written as Python writes and reads
-it, ``Infinity``; every reader of records here is Python.
+JSON has no infinity (an identical image has an infinite PSNR): it is the string ``"Infinity"``, which Python's
+``float`` and JavaScript's ``Number`` read back; `load` does.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,30 @@ def save(folder: Path, record: Mapping[str, Any]) -> None:
     Raises:
         BenchError: the folder cannot be written.
     """
-    write_atomically(folder / NAME, json.dumps(record, indent=1, ensure_ascii=False).encode())
+    text = json.dumps(_strict(record), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / NAME, text.encode())
+
+
+def _strict(data: Any) -> Any:
+    """Plain data with infinite and undefined numbers as strings."""
+    if isinstance(data, float) and not math.isfinite(data):
+        return "NaN" if math.isnan(data) else "Infinity" if data > 0 else "-Infinity"
+    if isinstance(data, Mapping):
+        return {key: _strict(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_strict(value) for value in data]
+    return data
+
+
+def _numbers(entries: Sequence[dict[str, Any]], keys: Sequence[str]) -> None:
+    """Turn what `_strict` made of numbers back, in place."""
+    for entry in entries:
+        for key in keys:
+            value = entry.get(key)
+            if isinstance(value, str):
+                entry[key] = float(value)
+            elif isinstance(value, list):
+                entry[key] = [float(end) for end in value]
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -44,4 +68,9 @@ def load(path: Path) -> dict[str, Any]:
         raise BenchError(f"{path}: not a record of atoken-bench")
     if schema > SCHEMA:
         raise BenchError(f"{path}: written by a newer version (schema {schema}, known {SCHEMA}); update atoken-bench")
+    try:
+        _numbers(record["cells"], ("value", "interval"))
+        _numbers(record["gallery"], ("value",))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BenchError(f"{path}: damaged ({error!r}); run the same command again") from error
     return dict(record)

@@ -75,9 +75,9 @@ class Dataset(ABC):
         """
 
     def stamp(self, index: int) -> str:
-        """Cheap to get, and other bytes give another: the size of the stored file (a zip's CRC, ...).
+        """Cheap to get, and the same for every copy: the size of the stored file (a zip's CRC, ...).
 
-        Part of what a shard depends on: a sample that was replaced under its old name is measured again.
+        Part of what a shard depends on: a sample whose stamp has changed under its name is measured again.
         """
         del index
         return ""

@@ -73,6 +73,9 @@ class ImageDataset(Dataset):
             raise SampleError(sample.id, str(error).removeprefix(f"{sample.id}: ")) from None
         return Decoded(pixels=pixels, sha256=hashlib.sha256(data).hexdigest())
 
+    def stamp(self, index: int) -> str:
+        return self._store.stamp(self._names[index])
+
 
 def image_names(store: Store) -> list[str]:
     """The store's files that are named like images.

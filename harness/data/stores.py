@@ -44,6 +44,10 @@ class Store(ABC):
             UnreadableError: they cannot be read.
         """
 
+    @abstractmethod
+    def stamp(self, name: str) -> str:
+        """The stored size (and a zip's CRC), without reading the bytes; the same for every copy of the file."""
+
 
 def _hidden(name: str) -> bool:
     # __MACOSX: the resource forks that macOS puts into archives, named like the images.
@@ -79,6 +83,13 @@ class FolderStore(Store):
         except OSError as error:
             raise UnreadableError(error.strerror or str(error)) from None
 
+    def stamp(self, name: str) -> str:
+        # No modification time: the copies on two machines of one run have different ones.
+        try:
+            return str((self.root / name).stat().st_size)
+        except OSError:
+            return "unreadable"
+
 
 def _walk(root: Path) -> Iterator[str]:
     seen: set[tuple[int, int]] = set()
@@ -112,12 +123,13 @@ class ZipStore(Store):
         self.root = path
         try:
             with zipfile.ZipFile(path) as archive:
-                names = {info.filename for info in archive.infolist() if not info.is_dir()}
+                infos = {info.filename: info for info in archive.infolist() if not info.is_dir()}
         except (OSError, zipfile.BadZipFile) as error:
             raise BenchError(f"{path}: {_archive_reason(path, error, 'zip')}") from None
-        for name in names:
+        for name in infos:
             _refuse_escape(path, name)
-        self._names = sorted(name for name in names if not _hidden(name))
+        self._names = sorted(name for name in infos if not _hidden(name))
+        self._stamps = {name: f"{infos[name].file_size}-{infos[name].CRC:08x}" for name in self._names}
         self._local = threading.local()
 
     def names(self) -> Sequence[str]:
@@ -131,6 +143,9 @@ class ZipStore(Store):
         except zipfile.zlib.error as error:  # type: ignore[attr-defined]
             raise UnreadableError(f"in {self.root.name}: {error}") from None
 
+    def stamp(self, name: str) -> str:
+        return self._stamps[name]
+
     def _archive(self) -> zipfile.ZipFile:
         # One per thread and process: a forked worker would share the file position of its parent.
         if getattr(self._local, "pid", None) != os.getpid():
@@ -140,7 +155,7 @@ class ZipStore(Store):
         return archive
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"root": self.root, "_names": self._names}
+        return {"root": self.root, "_names": self._names, "_stamps": self._stamps}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _local=threading.local())
@@ -184,6 +199,9 @@ class TarStore(Store):
         if len(data) != size:
             raise UnreadableError(f"{self._shards[number]} ends before the member does")
         return data
+
+    def stamp(self, name: str) -> str:
+        return str(self.size(name))
 
     def _descriptor(self, number: int) -> int:
         if number not in self._files:

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from atoken.errors import InputError
+from atoken.patches import pack_pixels
 from atoken.preprocess import process_image
 
 
@@ -27,3 +29,17 @@ def test_a_square_length_needs_no_resolutions() -> None:
     assert torch.equal(
         alone, process_image(image, min_resolution=(32, 32), max_resolution=(64, 64), square_image_length=48)
     )
+
+
+def test_a_side_that_vanishes_is_refused() -> None:
+    # Of area 16 x 16 at this aspect: sqrt(42 / 62) * 16 = 13.2 columns, less than one patch of 16.
+    with pytest.raises(InputError, match="62x42 would be resized to 16x0"):
+        process_image(torch.zeros(62, 42, 3), square_image_length=16)
+
+
+def test_short_clips_are_left_for_packing_to_fill() -> None:
+    image = torch.full((16, 16, 3), 255, dtype=torch.uint8)
+    assert torch.equal(process_image(image), torch.ones(16, 16, 3))
+    tokens = pack_pixels([process_image(image)]).features.view(4, -1)
+    assert (tokens[0] == 1).all()
+    assert (tokens[1:] == 0).all()

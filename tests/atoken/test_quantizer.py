@@ -49,6 +49,20 @@ def test_gradients_pass_straight_through_and_values_stay_levels():
     assert not FSQ(FSQConfig()).state_dict()
 
 
+def test_bounds_are_computed_in_float32_step_by_step():
+    # Four levels: 3 x float32(1.001) / 2 rounds to 1.5015001, one above the float32 nearest to 1.5015.
+    # A latent beside the border between two levels shows which of the two was used.
+    half = torch.tensor(3.0) * torch.tensor(1.001) / 2
+    assert half == torch.nextafter(torch.tensor(1.5015), torch.tensor(2.0))
+    shift = torch.atanh(0.5 / half)
+    border = torch.tensor([-1.5, -0.5, 0.5])
+    around = (torch.atanh((border + 0.5) / half) - shift).repeat(64)
+    z = (around + torch.linspace(-1e-6, 1e-6, 192)).view(4, 48)
+    quantizer = FSQ(FSQConfig())
+    assert torch.equal(quantizer.bound(z), torch.tanh(z + shift) * half - 0.5)
+    assert torch.equal(quantizer(z)[0], (torch.tanh(z + shift) * half - 0.5).round() / 2)
+
+
 def test_half_precision_latents_are_quantised_in_float32():
     z = torch.randn(8, 48).bfloat16()
     codes, indices = FSQ(FSQConfig())(z)

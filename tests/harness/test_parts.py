@@ -254,8 +254,18 @@ def test_records_that_cannot_be_read(tmp_path: Path, content: str | None, said: 
 
 
 def test_an_infinite_value_comes_back(tmp_path: Path) -> None:
-    records.save(tmp_path, {"schema": 1, "value": math.inf})
-    assert records.load(tmp_path / "record.json")["value"] == math.inf
+    cells = [{"value": math.inf, "interval": [1.5, math.inf]}, {"value": None, "interval": None}]
+    record = {"schema": 1, "cells": cells, "gallery": [{"value": -math.inf}]}
+    records.save(tmp_path, record)
+    # Any reader of JSON can take it: Python's own constants are refused.
+    json.loads((tmp_path / "record.json").read_text(), parse_constant=pytest.fail)
+    assert records.load(tmp_path / "record.json") == record
+
+
+def test_a_record_without_cells_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text('{"schema": 1}')
+    with pytest.raises(BenchError, match=r"record\.json: damaged"):
+        records.load(tmp_path / "record.json")
 
 
 @given(st.text())

@@ -17,9 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from atoken.media import is_image
 from harness.data import DATASETS, open_dataset
 from harness.data.base import Dataset, SampleError
 from harness.data.samples import PHOTOGRAPHS
+from harness.data.stores import ZipStore
 from harness.errors import BenchError
 from tests.harness.data.conftest import MakeImage
 
@@ -316,3 +318,22 @@ def test_the_list_of_datasets_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "zip"])
+def test_a_stamp_follows_the_bytes_and_not_the_copy(tmp_path: Path, pictures: Files, kind: str) -> None:
+    def stamps(where: str, files: Files) -> list[str]:
+        path = tmp_path / where
+        if kind == "folder":
+            dataset = open_dataset("folder", write_folder(path, files))
+        elif kind == "tar":
+            dataset = open_dataset("tar", write_tar(path.with_suffix(".tar"), files))
+        else:
+            store = ZipStore(write_zip(path.with_suffix(".zip"), files))
+            return [pickle.loads(pickle.dumps(store)).stamp(name) for name in store.names() if is_image(name)]
+        return [pickle.loads(pickle.dumps(dataset)).stamp(index) for index in range(len(dataset))]
+
+    changed = {**pictures, "a.jpg": pictures["a.jpg"] + b"\0"}
+    first, copy, other = stamps("a", pictures), stamps("b", pictures), stamps("c", changed)
+    assert first == copy
+    assert sum(one != two for one, two in zip(first, other, strict=True)) == 1
