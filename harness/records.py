@@ -69,8 +69,8 @@ def load(path: Path) -> dict[str, Any]:
     if schema > SCHEMA:
         raise BenchError(f"{path}: written by a newer version (schema {schema}, known {SCHEMA}); update atoken-bench")
     try:
-        _numbers(record["cells"], ("value", "interval"))
-        _numbers(record["gallery"], ("value",))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise BenchError(f"{path}: damaged ({error!r}); run the same command again") from error
+        _numbers(record.get("cells", ()), ("value", "interval"))
+        _numbers(record.get("gallery", ()), ("value",))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise BenchError(f"{path}: damaged record ({error}); run the same command again") from error
     return dict(record)

@@ -262,8 +262,8 @@ def test_an_infinite_value_comes_back(tmp_path: Path) -> None:
     assert records.load(tmp_path / "record.json") == record
 
 
-def test_a_record_without_cells_is_damaged(tmp_path: Path) -> None:
-    (tmp_path / "record.json").write_text('{"schema": 1}')
+def test_a_figure_that_is_no_number_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text('{"schema": 1, "cells": [{"value": "high"}]}')
     with pytest.raises(BenchError, match=r"record\.json: damaged"):
         records.load(tmp_path / "record.json")
 
