@@ -27,6 +27,9 @@ def process_image(
     `max_resolution` down, and what still exceeds the latter is cropped. Resizing is bilinear
     WITHOUT antialiasing, as the release does it.
 
+    Clips shorter than a patch are left short: packing fills them with mid grey (0 here). The
+    release's loaders fill uint8 clips before scaling, with 127, which is 1/255 darker.
+
     Args:
         image: [H, W, C] or [T, H, W, C], values 0..255.
         min_resolution, max_resolution: (rows, columns), both or neither.
@@ -84,5 +87,8 @@ def _bounded(height: int, width: int, smallest: tuple[int, int], largest: tuple[
 def _resize(clip: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(clip.shape[1:3]) == size:
         return clip
+    if 0 in size:
+        height, width = clip.shape[1:3]
+        raise InputError(f"{height}x{width} would be resized to {size[0]}x{size[1]}; give larger resolutions")
     moved = interpolate(clip.permute(0, 3, 1, 2), size=size, mode="bilinear", align_corners=False, antialias=False)
     return moved.permute(0, 2, 3, 1)

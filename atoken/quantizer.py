@@ -1,7 +1,5 @@
 """Finite scalar quantisation of So/D (FACTS section 7): no learned parameters, exact inverse."""
 
-from math import atanh
-
 import torch
 from torch import Tensor, nn
 
@@ -24,21 +22,20 @@ class FSQ(nn.Module):
     def __init__(self, config: FSQConfig) -> None:
         super().__init__()
         self.config = config
-        levels = config.levels * config.codebooks
+        # In float32 step by step, as the release: from double precision the range of four levels
+        # comes out one float32 lower, and latents on a border between levels get another code.
+        levels = torch.tensor(config.levels * config.codebooks, dtype=torch.float32, device="cpu")
+        half_range = (levels - 1) * (1 + EPS) / 2
+        offset = (1 - levels % 2) / 2
         # Plain numbers, not buffers: the official state dict has none.
-        self._half_range = [(n - 1) * (1 + EPS) / 2 for n in levels]
-        self._offset = [0.5 if n % 2 == 0 else 0.0 for n in levels]
-        self._half_levels = [n // 2 for n in levels]
+        self._bounds = [half_range.tolist(), offset.tolist(), torch.atanh(offset / half_range).tolist()]
+        self._half_levels = (levels // 2).tolist()
 
     def bound(self, z: Tensor) -> Tensor:
         """[L, channels] any float -> float32 in the open range of the levels, before rounding."""
         if z.ndim != 2 or z.shape[1] != self.config.channels:
             raise InputError(f"the quantizer takes [L, {self.config.channels}] latents, got {list(z.shape)}")
-        half, offset = z.new_tensor([self._half_range, self._offset], dtype=torch.float32)
-        shift = z.new_tensor(
-            [atanh(o / h) for o, h in zip(self._offset, self._half_range, strict=True)],
-            dtype=torch.float32,
-        )
+        half, offset, shift = z.new_tensor(self._bounds, dtype=torch.float32)
         bounded: Tensor = torch.tanh(z.float() + shift) * half - offset
         return bounded
 
