@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,7 @@ class Measurer:
         self._device = torch.device(device)
         # A tokenizer without a posterior has no sample to give: its only latent is what `mean` asks for.
         self._latent = protocol.latent if protocol.latent in tokenizer.card.latent_modes else "mean"
+        self._threads = torch.get_num_threads()
 
     def tokens(self, item: Prepared) -> int:
         """What `item` counts in the token budget: its padded size."""
@@ -72,8 +74,11 @@ class Measurer:
             BenchError: the tokenizer breaks its contract (NaN, wrong size) or the device's memory is full.
         """
         try:
-            images, encoded, times = self._reconstruct(pack)
-            columns, features = self._update(images, encoded)
+            # Plain arithmetic on one small image after another: a second thread waits for the first and takes
+            # the decoding workers' core. The tokenizer and the metrics' networks get all threads.
+            with _threads(1):
+                images, encoded, times = self._reconstruct(pack)
+                columns, features = self._update(images, encoded)
         except InputError as error:
             return self._one_by_one(pack, error)
         except torch.OutOfMemoryError as error:
@@ -105,11 +110,12 @@ class Measurer:
         sizes = [item.pixels.shape[:2] for item in pack]
         inputs = [self._padded(item.pixels, image) for item, (image, _) in zip(pack, prepared, strict=True)]
         seeds = [sample_seed(self._protocol.seed, item.id) for item in pack]
-        start = self._now()
-        encoded = self._tokenizer.encode(inputs, latent=self._latent, seeds=seeds)
-        middle = self._now()
-        outputs = self._tokenizer.decode(encoded)
-        end = self._now()
+        with _threads(self._threads):
+            start = self._now()
+            encoded = self._tokenizer.encode(inputs, latent=self._latent, seeds=seeds)
+            middle = self._now()
+            outputs = self._tokenizer.decode(encoded)
+            end = self._now()
         self._check(pack, inputs, outputs)
         images = []
         for (reference, reference_u8), output, (height, width) in zip(prepared, outputs, sizes, strict=True):
@@ -175,7 +181,8 @@ class Measurer:
             row_columns: dict[str, np.ndarray] = {}
             row_features: dict[str, np.ndarray] = {}
             for metric in self._metrics:
-                measured, extracted = metric.update(pairs)
+                with _threads(self._threads if metric.weights else 1):
+                    measured, extracted = metric.update(pairs)
                 if set(measured) != set(metric.columns):
                     raise RuntimeError(f"{type(metric).__name__} gave columns {sorted(measured)}, not its own")
                 row_columns |= measured
@@ -194,6 +201,17 @@ class Measurer:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
         return time.perf_counter()
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Give torch `count` threads on the CPU for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
