@@ -152,7 +152,9 @@ def _looks_like(config: ATokenConfig, shapes: Mapping[str, Shape]) -> bool:
 
 
 def load_into(model: nn.Module, weights: Weights, *, device: torch.device, dtype: torch.dtype) -> None:
-    """Replace every parameter of `model` (on the meta device) by the file's tensor of its name.
+    """Replace every parameter and buffer of `model` (on the meta device) by the file's tensor of its name.
+
+    Buffers are constants: they keep the precision that they are stored in, whatever `dtype` is.
 
     Raises:
         CheckpointError: missing, unexpected or misshapen keys, or values that are not finite.
@@ -177,6 +179,9 @@ def load_into(model: nn.Module, weights: Weights, *, device: torch.device, dtype
             )
         owner_name, _, name = key.rpartition(".")
         owner = model.get_submodule(owner_name)
+        if name in dict(owner.named_buffers(recurse=False)):
+            setattr(owner, name, tensor.to(device=device))
+            continue
         trains = owner.get_parameter(name).requires_grad
         moved = tensor.to(device=device, dtype=dtype)
         setattr(owner, name, nn.Parameter(moved, requires_grad=trains))

@@ -1,0 +1,1 @@
+"""3D assets: from tokens to Gaussians."""
