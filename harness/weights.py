@@ -20,6 +20,8 @@ from types import MappingProxyType
 from harness.errors import MissingWeights
 
 ENVIRONMENT = "ATOKEN_BENCH_WEIGHTS"
+UNOFFICIAL = " (unofficial weights)"
+"""What follows the name of a cell that was measured with a file whose hash is not the published one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.experiment import Experiment
+from harness.weights import UNOFFICIAL
 from reports import numbers, paper
 from reports.model import Figure, Line, Metric
 from reports.records import Record, RecordCell
@@ -69,8 +70,17 @@ def _figure(frame: Frame, metric: Metric, row: paper.Row | None, record: Record 
         printed_best = printed is not None and printed.value == best
     if record is None:
         return Figure(printed=printed, printed_best=printed_best)
-    cell = told(record, metric.name) if metric in TIMES else record.cell(metric.name)
+    cell = told(record, metric.name) if metric in TIMES else _cell(record, metric.name)
     return Figure(printed=printed, printed_best=printed_best, cell=cell, used=record.used, expected=expected(record))
+
+
+def _cell(record: Record, name: str) -> RecordCell | None:
+    """The record's cell; where it was measured with unofficial weights alone, an absent one that says so."""
+    cell = record.cell(name)
+    if cell is None and (other := record.cell(name + UNOFFICIAL)) is not None:
+        reason = f"measured with other weights than the published ones: see {other.name}"
+        return replace(other, name=name, value=None, interval=None, absent=other.absent or reason)
+    return cell
 
 
 def told(record: Record, name: str) -> RecordCell | None:

@@ -23,7 +23,7 @@ from harness.metrics.intervals import inception_score_interval, kid_interval
 from harness.metrics.loading import load_state
 from harness.metrics.precision import exact_float32
 from harness.protocol import MetricSpec
-from harness.weights import Found
+from harness.weights import UNOFFICIAL, Found
 
 EXTRACTOR = "inception-v3-compat"
 REFERENCE, RECONSTRUCTION = "inception_2048_reference", "inception_2048_reconstruction"
@@ -170,7 +170,7 @@ class Inception(Metric):
     ) -> Cell:
         parameters = {"extractor": f"torch-fidelity {version('torch-fidelity')} {EXTRACTOR}", "images": "8-bit"}
         return Cell(
-            name=spec.name if self.official else f"{spec.name} (unofficial weights)",
+            name=spec.name if self.official else spec.name + UNOFFICIAL,
             value=value,
             interval=interval,
             n=n,

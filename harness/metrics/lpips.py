@@ -23,7 +23,7 @@ from harness.metrics.base import Pairs
 from harness.metrics.column import ColumnMetric
 from harness.metrics.loading import load_state
 from harness.metrics.precision import exact_float32
-from harness.weights import Found, sha256_of
+from harness.weights import UNOFFICIAL, Found, sha256_of
 
 # Smallest side that leaves each trunk a feature map in its last slice.
 SMALLEST: Mapping[str, int] = MappingProxyType({"vgg": 16, "alex": 31})
@@ -66,7 +66,7 @@ class Lpips(ColumnMetric):
             parameters["official"] = False
         undefined = f"image smaller than {SMALLEST[net]}x{SMALLEST[net]}"
         super().__init__(name, resamples, parameters=parameters, undefined=undefined)
-        self.title = name if trunk.official else f"{name} (unofficial weights)"
+        self.title = name if trunk.official else name + UNOFFICIAL
 
     def values(self, pairs: Pairs) -> np.ndarray:
         if min(pairs.reference.shape[-2:]) < SMALLEST[self.net]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from fake_runs import EXPERIMENTS, IMAGE_RECON, make_run
+from fake_runs import EXPERIMENTS, IMAGE_RECON, cell, make_run
 
 from harness.experiment import Experiment
 from reports.build import Report, build
@@ -93,6 +93,18 @@ def test_a_card_that_names_no_row_of_the_table_is_said(tmp_path: Path) -> None:
     coco = panel(table4(tmp_path), "coco-val2017")
     assert coco.notes == ("mine names the paper's row 'SD VAE', which table 4 does not have.",)
     assert coco.lines[-1].section == "Measured here, not in the paper: Continuous tokenizers"
+
+
+def test_unofficial_weights_fill_no_column_of_the_paper(tmp_path: Path) -> None:
+    cells = [cell("PSNR", 29.0, 12, True), cell("LPIPS (unofficial weights)", 0.05, 12, False)]
+    make_run(tmp_path, "atoken:so-c.pt", dataset="imagenet-val", expected=12, changes={"cells": cells})
+    imagenet = panel(table4(tmp_path), "imagenet-val")
+    lpips = figure(imagenet, "AToken-So/C / Stage 3", "LPIPS")
+    assert (lpips.value, lpips.difference, lpips.printed and lpips.printed.text) == (None, None, "0.085")
+    assert lpips.cell is not None
+    assert lpips.cell.absent == "measured with other weights than the published ones: see LPIPS (unofficial weights)"
+    place = [m.name for m in imagenet.further].index("LPIPS (unofficial weights)")
+    assert line(imagenet, "AToken-So/C / Stage 3").further[place].value == 0.05
 
 
 def part(n: int, ids: str) -> dict[str, object]:
