@@ -14,7 +14,8 @@ from reports.model import Comparison, Figure, Line, Metric
 from reports.protocols import ProtocolPanel
 
 FIELDS = (
-    *("table", "section", "tokenizer", "spec", "dataset", "dataset_title", "protocol", "protocol_sha256", "dtype"),
+    *("table", "section", "tokenizer", "token_type", "spec", "dataset", "dataset_title"),
+    *("protocol", "protocol_sha256", "dtype"),
     *("metric", "unit", "higher_is_better", "printed", "measured", "low", "high", "level", "difference"),
     *("n_used", "n_expected", "best", "printed_best", "absent", "run"),
 )
@@ -44,6 +45,7 @@ def _row(report: Report, line: Line, metric: Metric, figure: Figure) -> dict[str
     return {
         "section": line.section,
         "tokenizer": line.name,
+        "token_type": None if line.token_type == "-" else line.token_type,
         "spec": None if record is None else record.spec,
         "protocol": None if record is None else record.protocol["name"],
         "protocol_sha256": None if record is None else record.protocol["sha256"],
