@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ def prepared(
         num_workers=workers,
         collate_fn=_as_it_is,
         prefetch_factor=AHEAD if workers else None,
-        worker_init_fn=_end_with_parent if workers else None,
+        worker_init_fn=partial(_end_with, os.getpid()) if workers else None,
     )
     for chunk in loader:  # as `_as_it_is` left it: a list
         yield from chunk
@@ -92,14 +93,15 @@ class _Readable(TorchDataset[Prepared | Failed]):
         return Prepared(sample.id, sample.label, pixels, decoded.sha256, decoded.pixels.shape[:2])
 
 
-def _end_with_parent(worker: int) -> None:  # noqa: ARG001 - what torch calls it with
-    # Torch's workers notice a killed parent, but then wait for ever to hand over what they have read.
-    def watch(parent: int) -> None:
+def _end_with(parent: int, worker: int) -> None:  # noqa: ARG001 - the second is what torch calls it with
+    # Torch's workers notice a killed parent, but then wait for ever to hand over what they have read. `parent` is
+    # told and not asked for: it may have been killed before this worker could ask, and another adopted it.
+    def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _as_it_is(items: list[Prepared | Failed]) -> list[Prepared | Failed]:
