@@ -90,7 +90,7 @@ def print_record(record: Mapping[str, Any]) -> None:
             table.add_row(
                 f"{cell['name']} {'↑' if cell['higher_is_better'] else '↓'}",
                 number(cell["value"]) + unit,
-                _interval(cell["interval"]),
+                interval(cell["interval"]),
                 f"{cell['n']:,}/{of:,}",
             )
     console.print(table)
@@ -121,12 +121,15 @@ def print_reasons(records: Sequence[Mapping[str, Any]], said: Collection[str]) -
 
 
 def number(value: float) -> str:
-    """Four significant digits, more before the point where there are more."""
+    """Four significant digits, more before the point where there are more; small ones with an exponent."""
     if not math.isfinite(value):
         return {math.inf: "inf", -math.inf: "-inf"}.get(value, "nan")
     digits = 3 - math.floor(math.log10(abs(value))) if value else 3
-    return f"{value:.{min(max(digits, 0), 6)}f}"
+    return f"{value:.3e}" if digits > 6 else f"{value:.{max(digits, 0)}f}"
 
 
-def _interval(interval: list[float] | None) -> str:
-    return "" if interval is None else f"{number(interval[0])} to {number(interval[1])}"
+def interval(bounds: Sequence[float] | None) -> str:
+    """``26.91 to 27.30``; empty without bounds, and where both are the same infinity, which tells nothing."""
+    if bounds is None or (bounds[0] == bounds[1] and math.isinf(bounds[0])):
+        return ""
+    return f"{number(bounds[0])} to {number(bounds[1])}"
