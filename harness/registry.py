@@ -110,8 +110,12 @@ def create_tokenizer(text: str, *, ckpt: str | None, preset: str | None, device:
         preset: architecture of a checkpoint whose shapes do not say it; only factories that take one get it.
 
     Raises:
-        BenchError: no such tokenizer, an argument given twice, or an option that it does not take.
+        BenchError: no such tokenizer, an argument given twice, an option that it does not take, or a factory
+            that cannot be called so or makes something else.
     """
+    # Here and not above: the contract imports torch, and `list` finds tokenizers without it.
+    from harness.tokenizers.base import Tokenizer
+
     spec = TokenizerSpec.parse(text)
     if ckpt is not None and spec.argument is not None:
         raise BenchError(f"tokenizer {text!r} has an argument already; leave out it or --ckpt {ckpt}")
@@ -122,7 +126,16 @@ def create_tokenizer(text: str, *, ckpt: str | None, preset: str | None, device:
             raise BenchError(f"tokenizer {text!r} takes no --preset")
         options["preset"] = preset
     argument = spec.argument if ckpt is None else ckpt
-    tokenizer: Tokenizer = factory(argument, device=device, dtype=dtype, **options)
+    try:
+        call = inspect.signature(factory).bind(argument, device=device, dtype=dtype, **options)
+    except TypeError as error:
+        # Told apart from a TypeError inside the factory, whose traceback its author needs.
+        raise BenchError(
+            f"tokenizer {text!r}: cannot be built ({error}); a factory is create(argument, *, device, dtype)"
+        ) from None
+    tokenizer = factory(*call.args, **call.kwargs)
+    if not isinstance(tokenizer, Tokenizer):
+        raise BenchError(f"tokenizer {text!r}: its factory returns a {type(tokenizer).__name__}, not a Tokenizer")
     return tokenizer
 
 

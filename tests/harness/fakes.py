@@ -229,3 +229,12 @@ def create_rank_one_fails(argument: str | None, *, device: str, dtype: str) -> R
 
 def create_blur(argument: str | None, *, device: str, dtype: str) -> Blur:
     return Blur(int(argument or 4))
+
+
+def create_none(argument: str | None, *, device: str, dtype: str) -> None:
+    """A factory whose author forgot to return."""
+
+
+def create_bare(argument: str | None) -> Blur:
+    """A factory that cannot be told device and dtype."""
+    return Blur(int(argument or 4))

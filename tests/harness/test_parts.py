@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import gallery, plan, provenance, records, registry, shards, storage
-from harness.console import Console, number
+from harness.console import Console, interval, number
 from harness.errors import BenchError
 from harness.experiment import Experiment
 from harness.loading import Failed, Prepared, prepared
@@ -65,6 +65,18 @@ def test_own_tokenizers_get_argument_and_options() -> None:
         registry.create_tokenizer("tests.harness.fakes:create_blur:8", ckpt="2", preset=None, device="cpu", dtype="x")
     with pytest.raises(BenchError, match="no --preset"):
         registry.create_tokenizer("tests.harness.fakes:create_blur", ckpt=None, preset="p", device="cpu", dtype="x")
+
+
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        ("create_none", "returns a NoneType, not a"),
+        ("create_bare", "unexpected keyword argument 'device'.*a factory is"),
+    ],
+)
+def test_factories_that_are_none(factory: str, said: str) -> None:
+    with pytest.raises(BenchError, match=said):
+        registry.create_tokenizer(f"tests.harness.fakes:{factory}", ckpt=None, preset=None, device="cpu", dtype="x")
 
 
 def test_the_source_of_an_own_tokenizer_counts() -> None:
@@ -154,6 +166,12 @@ def test_decoding_processes_end_with_a_killed_run(repository: Path) -> None:
     while any(_lives(worker) for worker in workers):
         assert time.monotonic() < end
         time.sleep(0.1)
+
+
+def test_a_decoding_process_ends_whose_run_was_killed_before_it_began() -> None:
+    nobody = 2**22  # no process of Linux has a higher number, so this one cannot be the parent
+    late = f"import time; from harness.loading import _end_with; _end_with({nobody}, 0); time.sleep(300)"
+    assert subprocess.run([sys.executable, "-c", late], timeout=60, check=False).returncode == 1
 
 
 def _lives(process: int) -> bool:
@@ -366,10 +384,20 @@ def test_error_map_is_black_for_none_and_pale_from_the_scales_end() -> None:
         (1234.5, "1234"),
         (math.inf, "inf"),
         (-0.5, "-0.5000"),
+        (0.00123456, "0.001235"),
+        (6.68e-15, "6.680e-15"),
     ],
 )
 def test_numbers(value: float, text: str) -> None:
     assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("bounds", "text"),
+    [(None, ""), ([math.inf, math.inf], ""), ([25, math.inf], "25.00 to inf"), ([0.5, 0.75], "0.5000 to 0.7500")],
+)
+def test_intervals(bounds: list[float] | None, text: str) -> None:
+    assert interval(bounds) == text
 
 
 def test_progress_without_a_terminal_is_lines_now_and_then(
