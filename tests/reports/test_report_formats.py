@@ -28,7 +28,11 @@ from reports.records import read_all
 
 LATEX = shutil.which("tectonic") or shutil.which("pdflatex")
 NASTY = r"A&B 50% a_b <script>alert(1)</script> {x} $y$ #1 ~ ^ \end | `c` *d* [e](f) †×"
-names = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=40)
+names = st.text(
+    st.characters(codec="utf-8", exclude_categories=("Cs", "Cc", "Zl", "Zp")), min_size=1, max_size=40
+).filter(
+    str.strip  # a card's name is never blank
+)
 figures = st.one_of(st.none(), st.floats(allow_nan=False), st.integers(-(10**9), 10**9), st.booleans(), names)
 
 
