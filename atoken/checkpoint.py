@@ -25,6 +25,7 @@ __all__ = [
     "WEIGHTS_NAME",
     "Source",
     "decide_config",
+    "demand_fit",
     "load_into",
     "locate",
     "open_weights",
@@ -40,6 +41,7 @@ OPTIONAL = ("logit_scale", "logit_bias")
 """Of the text comparison; in some files, never needed here (FACTS section 10)."""
 TRAINING_ONLY = ("lpips_loss.",)
 """The perceptual loss in the Gaussian decoder's file (FACTS section 9)."""
+PICKLED = (".pt", ".pth")
 SHOWN = 8
 
 
@@ -90,7 +92,7 @@ def open_weights(source: Source) -> Weights:
     try:
         if path.suffix == ".safetensors":
             return SafetensorsWeights(path)
-        if path.suffix in (".pt", ".pth"):
+        if path.suffix in PICKLED:
             return PickleWeights(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}; check its permissions") from None
@@ -105,9 +107,12 @@ def decide_config(source: Source, shapes: Mapping[str, Shape], preset_name: str 
     """
     if preset_name is not None:
         return preset(preset_name)
-    if source.config is not None:
-        return read_config(source.config)
     fitting = [config for config in PRESETS.values() if _looks_like(config, shapes)]
+    # A released .pt has no config of its own: where shapes cannot contradict it, the one that
+    # `convert` wrote beside another model's file would silently make a So/D of a So/C.
+    undecided = len(fitting) > 1 and source.weights.suffix in PICKLED
+    if source.config is not None and not undecided:
+        return read_config(source.config)
     if not fitting:
         raise CheckpointError(
             f"{source.weights}: its shapes fit none of {', '.join(PRESETS)}; put a {CONFIG_NAME} "
@@ -151,13 +156,11 @@ def _looks_like(config: ATokenConfig, shapes: Mapping[str, Shape]) -> bool:
     return all(shapes.get(key) == shape for key, shape in telling.items())
 
 
-def load_into(model: nn.Module, weights: Weights, *, device: torch.device, dtype: torch.dtype) -> None:
-    """Replace every parameter and buffer of `model` (on the meta device) by the file's tensor of its name.
-
-    Buffers are constants: they keep the precision that they are stored in, whatever `dtype` is.
+def demand_fit(model: nn.Module, weights: Weights) -> list[str]:
+    """The keys of `model`, once it is sure that the file holds each in its shape and no other.
 
     Raises:
-        CheckpointError: missing, unexpected or misshapen keys, or values that are not finite.
+        CheckpointError: missing, unexpected or misshapen keys.
     """
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     found = {
@@ -166,6 +169,18 @@ def load_into(model: nn.Module, weights: Weights, *, device: torch.device, dtype
         if key in wanted or not (key in OPTIONAL or key.startswith(TRAINING_ONLY))
     }
     _demand_same(weights.path, wanted, found)
+    return list(wanted)
+
+
+def load_into(model: nn.Module, weights: Weights, *, device: torch.device, dtype: torch.dtype) -> None:
+    """Replace every parameter and buffer of `model` (on the meta device) by the file's tensor of its name.
+
+    Buffers are constants: they keep the precision that they are stored in, whatever `dtype` is.
+
+    Raises:
+        CheckpointError: missing, unexpected or misshapen keys, or values that are not finite.
+    """
+    wanted = demand_fit(model, weights)
     for key in wanted:
         tensor = weights.read(key)
         if not tensor.is_floating_point():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from atoken.checkpoint import CONFIG_NAME, Source, decide_config, locate, open_weights, sha256_file
+from atoken.checkpoint import CONFIG_NAME, Source, decide_config, demand_fit, locate, open_weights, sha256_file
 from atoken.config import ATokenConfig
 from atoken.errors import CheckpointError
 from atoken.files import replacing
@@ -32,6 +32,9 @@ def describe(checkpoint: str, preset: str | None) -> Iterator[str]:
     source = locate(checkpoint)
     weights = open_weights(source)
     config, variant = _variant(source, weights, preset)
+    if config is not None:
+        with torch.device("meta"):
+            demand_fit(AToken(config), weights)
     parts = dict.fromkeys(("encoder", "pooling head", "projection", "decoder"), 0)
     for key, shape in weights.shapes.items():
         part = next((name for start, name in _PARTS.items() if key.startswith(start)), "other")

@@ -330,6 +330,14 @@ def test_bad_checkpoints_end_in_one_line(run: Run, ckpt: Path, folder: Path, fau
     assert not (folder.parent / "t").exists()
 
 
+@pytest.mark.parametrize("fault", ["wrong", "missing"])
+def test_info_does_not_describe_what_would_not_load(run: Run, ckpt: Path, folder: Path, fault: str) -> None:
+    code, out, err = run("info", bad_checkpoint(ckpt, folder.parent / fault, fault))
+    assert (code, out) == (1, "")
+    assert one_line(err)
+    assert "does not fit the model" in err
+
+
 def test_overflow_in_half_precision_is_not_written(run: Run, tiny: AToken, folder: Path) -> None:
     weights = tiny.state_dict() | {"proj.weight": tiny.proj.weight.detach() * 1e5}
     path = folder.parent / "loud"
