@@ -26,8 +26,6 @@ from harness.packing import packs
 from harness.plan import Plan, Share
 from harness.storage import FolderLock, make_folder, write_atomically
 
-REQUEST = "run.json"
-
 
 def execute(plan: Plan, runs: Path, *, share: Share, workers: int, console: Console) -> dict[str, Any] | None:
     """Measure this process's share of a run and, where it is the last to finish, write the record.
@@ -137,7 +135,7 @@ class _Execution:
                 "identity": self.plan.identity(),
                 "found": None if self.found is None else {"basis": self.plan.basis, "settings": self.found},
             }
-            write_atomically(self.folder / REQUEST, json.dumps(content, indent=1).encode())
+            write_atomically(self.folder / records.REQUEST, json.dumps(content, indent=1).encode())
         finally:
             lock.release(FolderLock.PREPARE)
 
@@ -151,7 +149,7 @@ class _Execution:
             raise BenchError(f"{self.folder}: no process has found the tokenizer's settings on this set yet; run it")
 
     def _restored(self) -> bool:
-        path = self.folder / REQUEST
+        path = self.folder / records.REQUEST
         try:
             stored = json.loads(path.read_bytes())["found"]
         except FileNotFoundError:

@@ -17,6 +17,8 @@ from harness.storage import write_atomically
 
 SCHEMA = 1
 NAME = "record.json"
+REQUEST = "run.json"
+"""What was asked for, written when a run begins: a folder with this file and no record is not finished."""
 
 
 def save(folder: Path, record: Mapping[str, Any]) -> None:

@@ -18,12 +18,13 @@ from harness.data.base import Dataset
 from harness.data.catalog import open_dataset
 from harness.devices import resolve, use_numerics
 from harness.errors import BenchError
-from harness.execution import REQUEST, execute, merge_only
+from harness.execution import execute, merge_only
 from harness.experiment import Experiment
 from harness.metrics.base import Cell, Metric
 from harness.metrics.registry import build_metrics
 from harness.plan import Plan, Settings
 from harness.protocol import Protocol
+from harness.records import REQUEST
 from harness.request import DTYPES, Request, default_threads, default_workers
 from harness.storage import make_folder
 from harness.tokenizers.base import Tokenizer
@@ -215,9 +216,13 @@ def _tokenizers(experiment: Experiment, request: Request, settings: Settings, pr
     if ckpt and len(specs) > 1:
         problems.append(f"--ckpt {ckpt}: which of {len(specs)} tokenizers is it for? Write --tokenizer NAME:CKPT")
         return []
+    takers = [spec for spec in specs if spec.partition(":")[0] == "atoken" or len(specs) == 1]
+    if preset and not takers:
+        problems.append(f"--preset {preset}: none of {', '.join(specs)} is known to take it")
+        return []
     rows = []
     for spec in specs:
-        takes_preset = preset if spec.partition(":")[0] == "atoken" or len(specs) == 1 else None
+        takes_preset = preset if spec in takers else None
         built = _try(problems, _create, spec, ckpt, takes_preset, settings)
         if built is not None:
             rows.append(_Row(spec, ckpt, takes_preset, built))

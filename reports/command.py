@@ -14,7 +14,7 @@ from harness.errors import BenchError
 from reports import data, grid, latex, markdown, numbers
 from reports.build import Report, build, caption, panel_reasons
 from reports.model import Comparison, Figure, Metric, Panel
-from reports.records import read_all
+from reports.records import read_all, unfinished
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,6 +64,8 @@ def report(runs: Path, out: Path, formats: Sequence[str], echo: Callable[[str], 
     tty = sys.stdout.isatty()
     # A pipe has no width; 110 columns hold the four metrics of the paper side by side.
     echo(terminal(made, color=tty, width=None if tty else 110))
+    if left := unfinished(runs):
+        echo(f"Left out, since not finished: {', '.join(map(str, left))}; the same `run` command goes on there")
     echo(f"Report: {out / 'index.html' if 'html' in formats else out}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BenchError
-from harness.records import NAME, load
+from harness.records import NAME, REQUEST, load
 
 SAMPLES = "samples.parquet"
 
@@ -124,6 +124,11 @@ def read_all(runs: Path) -> list[Record]:
     if not runs.is_dir():
         raise BenchError(f"{runs}: no such folder of runs; `atoken-bench run image-recon` makes one")
     return [read(path) for path in sorted(runs.rglob(NAME))]
+
+
+def unfinished(runs: Path) -> list[Path]:
+    """Folders of runs that began and have no record yet, sorted."""
+    return sorted(path.parent for path in runs.rglob(REQUEST) if not (path.parent / NAME).exists())
 
 
 def read(path: Path) -> Record:

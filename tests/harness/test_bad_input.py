@@ -171,6 +171,7 @@ def test_planned_experiment(bench: Bench) -> None:
         (["run", "image-recon", "--tokenizer", "harness.plan:nothing"], "harness.plan has no nothing"),
         (["run", "image-recon", "--tokenizer", "harness.plan"], "pkg.module:factory"),
         (["run", "image-recon", "--tokenizer", "jpeg:5", "--preset", "so-c"], "preset"),
+        (["run", "image-recon", "--tokenizer", "jpeg:5", "--tokenizer", "dct:9", "--preset", "so-c"], "--preset so-c"),
         (["run", "image-recon", "--tokenizer", "jpeg:5", "--ckpt", "x"], "jpeg:5"),
         (["list", "nonesuch"], "experiments, tokenizers"),
         (["merge", "/nowhere"], "no run in this folder"),

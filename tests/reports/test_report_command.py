@@ -34,6 +34,15 @@ def test_writes_every_format_and_says_where(runs: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("installed")
+def test_a_run_that_is_not_finished_is_named(runs: Path, tmp_path: Path) -> None:
+    half = runs / "image-recon" / "half--samples--paper--00000000"
+    half.mkdir()
+    assert "not finished" not in run(runs, tmp_path / "report")
+    (half / "run.json").write_text("{}")
+    assert f"Left out, since not finished: {half}; " in run(runs, tmp_path / "report")
+
+
+@pytest.mark.usefixtures("installed")
 def test_only_the_formats_asked_for(runs: Path, tmp_path: Path) -> None:
     said = run(runs, tmp_path / "report", ("md",))
     assert said.endswith(f"Report: {tmp_path / 'report'}")
