@@ -241,6 +241,10 @@ class AToken(nn.Module):
         return pack_pixels(items, patch=self.config.patch, fit=fit, frames=frames, device=self.device)
 
     def _decoder_input(self, tokens: Latents | SparseTokens) -> SparseTokens:
+        if not isinstance(tokens, Latents | SparseTokens):
+            raise InputError(
+                f"give what encode or quantize returned (several: SparseTokens.cat), not a {type(tokens).__name__}"
+            )
         tokens = (tokens.mean if isinstance(tokens, Latents) else tokens).to(self.device)
         check_raster(tokens, self.config.patch)
         if tokens.is_codes:

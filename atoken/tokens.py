@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
+from operator import index
 from typing import Literal
 
 import torch
@@ -173,9 +175,13 @@ class Latents:
             seed: one seed used for every item, or one per item.
 
         Raises:
-            InputError: as many seeds as items were not given.
+            InputError: a seed that is no whole number, or as many seeds as items were not given.
         """
-        seeds = [seed] * len(self) if isinstance(seed, int) else list(seed)
+        try:
+            # Integral and index: numpy's integers are seeds too.
+            seeds = [int(index(s)) for s in ([seed] * len(self) if isinstance(seed, int | Integral) else seed)]
+        except TypeError:
+            raise InputError(f"a seed must be a whole number, or one for each item, got {seed!r}") from None
         if len(seeds) != len(self):
             raise InputError(f"{len(seeds)} seeds for {len(self)} items; give one, or one each")
         channels = self.logvar.shape[1]

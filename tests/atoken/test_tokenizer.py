@@ -122,6 +122,10 @@ def test_misuse_is_explained(tiny, tiny_fsq, noise):
         tiny.decode(latents.mean.with_features(latents.mean.features[:, :5]))
     with pytest.raises(InputError, match="NaN"):
         tiny.decode(latents.mean.with_features(latents.mean.features * torch.nan))
+    with pytest.raises(InputError, match="not a list"):
+        tiny.decode([latents])
+    with pytest.raises(InputError, match="not a Tensor"):
+        tiny.decode(latents.mean.features)
     huge = replace(latents.mean, coords=latents.mean.coords + 2_000_000)
     with pytest.raises(InputError, match="raster"):
         tiny.decode(huge)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -96,6 +97,11 @@ def test_seeds_are_the_items_own(latents):
     backwards = Latents.cat(latents.split()[::-1]).sample(5)
     for got, want in zip(backwards.split()[::-1], one.split(), strict=True):
         assert torch.equal(got.features, want.features)
+    assert torch.equal(latents.sample(np.int64(5)).features, one.features)
+    assert torch.equal(latents.sample(np.array([5, 6, 5])).features, mixed.features)
+    for seed in (1.5, "a", None, [1.5, 2, 3]):
+        with pytest.raises(InputError, match="whole number"):
+            latents.sample(seed)
     with pytest.raises(InputError, match="2 seeds for 3 items"):
         latents.sample([1, 2])
 
