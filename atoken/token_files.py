@@ -151,7 +151,9 @@ def load_tokens(path: Path) -> TokenFile:
     except SafetensorError as error:
         raise TokenFileError(f"{path}: not a .safetensors file, or truncated ({error})") from None
     except OSError as error:
-        raise TokenFileError(f"{path}: {error.strerror or error}") from None
+        # safetensors' own FileNotFoundError has no strerror and says the path again.
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or error
+        raise TokenFileError(f"{path}: {reason}") from None
     except ATokenError as error:
         raise TokenFileError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:

@@ -125,7 +125,7 @@ def test_foreign_and_missing_files(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     with pytest.raises(TokenFileError, match=r"text: not a \.safetensors file, or truncated"):
         load_tokens(tmp_path / "text")
-    with pytest.raises(TokenFileError, match=r"gone: .*No such file"):
+    with pytest.raises(TokenFileError, match=r"gone: no such file$"):
         load_tokens(tmp_path / "gone")
     with pytest.raises(TokenFileError, match="a folder, not a token file"):
         load_tokens(tmp_path)
