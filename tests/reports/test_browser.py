@@ -147,9 +147,10 @@ def test_zoom_flips_between_versions_by_keyboard(page: playwright.Page, site: Pa
     picture.focus()
     picture.press("Enter")
     dialog = page.locator("dialog#zoom")
-    assert dialog.is_visible()
+    dialog.wait_for(state="visible")
     assert dialog.locator(".caption").inner_text().endswith("original")
-    assert page.evaluate("document.querySelector('#zoom img').naturalWidth") > 0
+    # Decoded when the browser finds time for it; one that cannot be loaded stays at 0 and ends in a time-out.
+    page.wait_for_function("document.querySelector('#zoom img').naturalWidth > 0")
     page.keyboard.press("ArrowRight")
     assert "reconstruction by" in dialog.locator(".caption").inner_text()
     page.keyboard.press("ArrowRight")
@@ -157,7 +158,7 @@ def test_zoom_flips_between_versions_by_keyboard(page: playwright.Page, site: Pa
     page.keyboard.press("ArrowRight")
     assert dialog.locator(".counter").inner_text() == "1 of 3"
     page.keyboard.press("Escape")
-    assert not dialog.is_visible()
+    dialog.wait_for(state="hidden")
 
 
 def test_error_maps_take_the_place_of_reconstructions(page: playwright.Page, site: Path) -> None:
