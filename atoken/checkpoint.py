@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from atoken.config import PRESETS, ATokenConfig, preset
 from atoken.errors import CheckpointError
+from atoken.files import replacing
 from atoken.weights_file import (
     PickleWeights,
     SafetensorsWeights,
@@ -236,18 +236,19 @@ def save(
     folder: Path,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Write weights and config into `folder`; returns the weights file."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write weights and config into `folder`; returns the weights file.
+
+    Raises:
+        WriteError: the system refused to write.
+    """
     path = folder / WEIGHTS_NAME
     write_safetensors(state, path, dtype)
-    (folder / CONFIG_NAME).write_text(json.dumps(config.to_dict(), indent=2) + "\n")
+    with replacing(folder / CONFIG_NAME) as aside:
+        aside.write_text(json.dumps(config.to_dict(), indent=2) + "\n")
     return path
 
 
 def sha256_file(path: str | Path) -> str:
     """SHA-256 of a file as 64 hexadecimal digits, read in pieces."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        for piece in iter(partial(file.read, 1 << 20), b""):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -77,8 +77,7 @@ def convert(checkpoint: Path, output: Path, preset: str | None, dtype: str | Non
         raise CheckpointError(f"{beside}: belongs to another model; choose a folder of its own")
     with replacing(beside) as aside:
         aside.write_text(config)
-    with replacing(output) as aside:
-        write_safetensors(model.state_dict(), aside)
+    write_safetensors(model.state_dict(), output)
     return output
 
 

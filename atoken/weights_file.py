@@ -6,7 +6,6 @@ serialises to one buffer when it writes. Here one tensor passes at a time.
 
 import json
 import math
-import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from atoken.errors import CheckpointError
+from atoken.files import replacing
 
 __all__ = ["PickleWeights", "SafetensorsWeights", "Shape", "Weights", "write_safetensors"]
 
@@ -143,6 +143,9 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dt
 
     Args:
         dtype: to store floating-point tensors in; as they are if not given.
+
+    Raises:
+        WriteError: the system refused to write.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
@@ -159,13 +162,8 @@ def write_safetensors(tensors: Mapping[str, Tensor], path: Path, dtype: torch.dt
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with aside.open("wb") as file:
-            file.write(struct.pack("<Q", len(text)) + text)
-            for key, value in tensors.items():
-                plain = value.detach().to(device="cpu", dtype=stored[key]).contiguous()
-                file.write(_bytes_of(plain))
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replacing(path) as aside, aside.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for key, value in tensors.items():
+            plain = value.detach().to(device="cpu", dtype=stored[key]).contiguous()
+            file.write(_bytes_of(plain))

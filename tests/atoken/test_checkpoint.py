@@ -16,9 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from atoken import checkpoint
+from atoken import checkpoint, weights_file
 from atoken.config import ATokenConfig, FSQConfig, TransformerConfig, preset
 from atoken.errors import CheckpointError
+from atoken.files import WriteError
 from atoken.tokenizer import AToken
 
 
@@ -298,3 +299,15 @@ def test_the_full_model_loads_in_1_3_times_its_file(tmp_path, kind):
     del model
     _, peak = peaks(path, "so-c")
     assert peak < 1.3 * path.stat().st_size
+
+
+def test_a_model_that_cannot_be_saved_leaves_the_old_one(tiny, saved, monkeypatch):
+    before = {path.name: path.read_bytes() for path in saved.iterdir()}
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(weights_file, "_bytes_of", full)
+    with pytest.raises(WriteError, match=r"model\.safetensors: No space left on device; nothing was written"):
+        tiny.save_pretrained(saved)
+    assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
