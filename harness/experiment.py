@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Modality = Literal["image", "video", "asset"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fills:
@@ -28,6 +30,7 @@ class Experiment:
 
     Attributes:
         name: as on the command line, e.g. ``image-recon``.
+        modality: what its samples are.
         status: ``planned`` experiments are listed and cannot be run yet.
         fills: the paper's cells that its records fill.
         datasets: registry names it can run on; the first is the default.
@@ -39,6 +42,7 @@ class Experiment:
 
     name: str
     title: str
+    modality: Modality = "image"
     status: Literal["built", "planned"] = "planned"
     fills: tuple[Fills, ...] = ()
     datasets: tuple[str, ...] = ()

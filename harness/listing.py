@@ -65,12 +65,13 @@ def _tokenizer(name: str, point: EntryPoint) -> dict[str, str]:
 def _datasets() -> Table:
     rows = [
         {
-            "name": name,
+            "name": entry.name,
+            "of": entry.modality,
             "title": entry.title,
             "samples": f"{entry.expected:,}" if entry.expected else "any",
             "location": entry.location,
         }
-        for name, entry in DATASETS.items()
+        for entry in DATASETS
     ]
     return table("Datasets", rows)
 

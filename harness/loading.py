@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from harness.data.base import Dataset, SampleError
+from harness.data.base import ImageSource, SampleError
 
 Prepare = Callable[[np.ndarray], np.ndarray]
 
@@ -51,7 +51,7 @@ class Failed:
 
 
 def prepared(
-    dataset: Dataset, prepare: Prepare, indices: Sequence[int], *, workers: int
+    dataset: ImageSource, prepare: Prepare, indices: Sequence[int], *, workers: int
 ) -> Iterator[Prepared | Failed]:
     """Read the samples at `indices`, in that order.
 
@@ -73,7 +73,7 @@ def prepared(
 
 
 class _Readable(TorchDataset[Prepared | Failed]):
-    def __init__(self, dataset: Dataset, prepare: Prepare) -> None:
+    def __init__(self, dataset: ImageSource, prepare: Prepare) -> None:
         self._dataset = dataset
         self._prepare = prepare
 

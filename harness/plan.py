@@ -16,7 +16,7 @@ from harness.errors import BenchError
 from harness.protocol import Protocol
 
 if TYPE_CHECKING:
-    from harness.data.base import Dataset
+    from harness.data.base import ImageSource
     from harness.metrics.base import Cell, Metric
     from harness.tokenizers.base import Tokenizer
 
@@ -77,7 +77,7 @@ class Plan:
     experiment: str
     spec: str
     tokenizer: Tokenizer
-    dataset: Dataset
+    dataset: ImageSource
     protocol: Protocol
     metrics: Sequence[Metric]
     settings: Settings

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+import math
+from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,6 +17,7 @@ from harness.errors import BenchError
 
 SCHEMA = 1
 EightBitRule = Literal["half-up", "half-even", "floor"]
+FrameRule = Literal["all", "4k", "common"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,13 +36,37 @@ class MetricSpec:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ClipRules:
+    """Which frames of a video are measured.
+
+    Attributes:
+        first_frames, first_seconds: of a longer clip the first ``max(first_frames, ceil(first_seconds x rate))``
+            frames are taken, and no more of it is read; None and None for all.
+        frames: ``all``; ``4k``: cut to a multiple of 4, as AToken's release does; ``common``: each tokenizer gets
+            the longest beginning that it is made for (4 k frames for AToken, 4 k + 1 for causal VAEs), and what
+            both kinds have is measured, so that all tokenizers are measured on the same frames.
+    """
+
+    first_frames: int | None
+    first_seconds: float | None
+    frames: FrameRule
+
+    def limit(self, rate: Fraction) -> int | None:
+        """Most frames of a clip at `rate` frames per second; None for all."""
+        if self.first_frames is None and self.first_seconds is None:
+            return None
+        return max(self.first_frames or 1, math.ceil((self.first_seconds or 0) * rate))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Protocol:
     """How an experiment is measured. Immutable; two protocols are the same iff `sha256` is.
 
     Attributes:
         name, experiment, version, title: what it is.
         source: where the choices come from (paper section, repository and commit).
-        prepare: the pixel pipeline, e.g. ``rgb|resize_short(256,bicubic)|center_crop(256)``
+        clip: of an experiment on videos, which of their frames count; None for others.
+        prepare: the pixel pipeline (of each frame), e.g. ``rgb|resize_short(256,bicubic)|center_crop(256)``
             (see `harness.data.prepare`); its output is what the tokenizer gets and what it is compared with.
         latent: mean of the posterior or a sample of it (tokenizers without a posterior: mean).
         seed: of the sampled latents and of the bootstrap; a sample's own seed is derived from it and its id.
@@ -62,9 +89,11 @@ class Protocol:
     bootstrap: int
     expected: dict[str, int]
     metrics: tuple[MetricSpec, ...]
+    clip: ClipRules | None = None
 
     def content(self) -> dict[str, Any]:
         """Plain data that says everything; what `sha256` is taken of."""
+        clip = {} if self.clip is None else {"clip": asdict(self.clip)}
         return {
             "schema": SCHEMA,
             "name": self.name,
@@ -79,6 +108,7 @@ class Protocol:
             "bootstrap": self.bootstrap,
             "expected": self.expected,
             "metrics": [{"metric": m.metric, "name": m.name, **m.options} for m in self.metrics],
+            **clip,
         }
 
     @property
@@ -98,13 +128,15 @@ class Protocol:
             raise BenchError(f"{origin}: not a protocol of schema {SCHEMA}; update atoken-bench or the file")
         wanted = {"name", "experiment", "version", "title", "source", "prepare", "latent", "seed", "eight_bit"}
         wanted |= {"bootstrap", "expected", "metrics"}
-        if data.keys() != wanted:
-            wrong = sorted(data.keys() ^ wanted)
+        if data.keys() - {"clip"} != wanted:
+            wrong = sorted((data.keys() - {"clip"}) ^ wanted)
             raise BenchError(f"{origin}: missing or unknown keys: {', '.join(wrong)}")
         if data["eight_bit"] not in get_args(EightBitRule):
             raise BenchError(f"{origin}: eight_bit is {data['eight_bit']!r}, not one of {get_args(EightBitRule)}")
         if data["latent"] not in ("mean", "sample"):
             raise BenchError(f"{origin}: latent is {data['latent']!r}, not 'mean' or 'sample'")
+        if "clip" in data:
+            data["clip"] = _clip_rules(data["clip"], origin)
         metrics = []
         for entry in data["metrics"]:
             options = dict(entry)
@@ -113,6 +145,19 @@ class Protocol:
             except KeyError as missing:
                 raise BenchError(f"{origin}: a metric without {missing}") from None
         return cls(**{**data, "metrics": tuple(metrics)})
+
+
+def _clip_rules(data: Any, origin: str) -> ClipRules:
+    known = {field.name for field in fields(ClipRules)}
+    if not isinstance(data, dict) or data.keys() != known:
+        raise BenchError(f"{origin}: clip needs the keys {', '.join(sorted(known))}")
+    if data["frames"] not in get_args(FrameRule):
+        raise BenchError(f"{origin}: clip.frames is {data['frames']!r}, not one of {get_args(FrameRule)}")
+    for name in ("first_frames", "first_seconds"):
+        value = data[name]
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
+            raise BenchError(f"{origin}: clip.{name} is {value!r}, not a number above 0 or null")
+    return ClipRules(**data)
 
 
 def load(experiment: str, name: str) -> Protocol:

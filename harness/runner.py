@@ -14,8 +14,8 @@ from atoken.errors import ATokenError
 from harness import protocol as protocols
 from harness import provenance, registry
 from harness.console import Console, missing, print_reasons, print_record, reasons
-from harness.data.base import Dataset
-from harness.data.catalog import open_dataset
+from harness.data.base import ImageSource
+from harness.data.catalog import open_images
 from harness.devices import resolve, use_numerics
 from harness.errors import BenchError
 from harness.execution import execute, merge_only
@@ -195,9 +195,9 @@ def _settings(request: Request) -> Settings:
     )
 
 
-def _dataset(text: str) -> Dataset:
+def _dataset(text: str) -> ImageSource:
     name, _, location = text.partition("=")
-    return open_dataset(name, location or None)
+    return open_images(name, location or None)
 
 
 def _protocols(experiment: Experiment, name: str | None, problems: list[str]) -> list[Protocol]:
@@ -240,7 +240,7 @@ def _plan(
     *,
     settings: Settings,
     data: str,
-    dataset: Dataset,
+    dataset: ImageSource,
     protocol: Protocol,
     measures: _Measures,
 ) -> Plan:

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from harness import execution, loading
 from harness.console import Console
-from harness.data.base import Dataset
-from harness.data.catalog import open_dataset
+from harness.data.base import ImageSource
+from harness.data.catalog import open_images
 from harness.data.prepare import Pipeline
 from harness.metrics.registry import build_metrics
 from harness.plan import Plan, Settings, Share
@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         photos = Path(place) / "photos"
         _write_photos(photos, options.count)
-        dataset = open_dataset("folder", photos)
+        dataset = open_images("folder", photos)
         protocol = _protocol()
         tokenizers = (create(None, device="cpu", dtype="float32"), Dimmed("cpu"))
         before = _decoding(dataset, protocol, options.workers)
@@ -81,7 +81,7 @@ class Dimmed(Identity):
 
 def _write_photos(folder: Path, count: int) -> None:
     """Crops of the sample photographs, each another window."""
-    samples = open_dataset("samples")
+    samples = open_images("samples")
     large = [x for i in range(len(samples)) if min((x := samples.read(i).pixels).shape[:2]) >= HEIGHT]
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -101,14 +101,14 @@ def _protocol() -> Protocol:
     return Protocol.from_content(content, "harness_overhead")
 
 
-def _decoding(dataset: Dataset, protocol: Protocol, workers: int) -> float:
+def _decoding(dataset: ImageSource, protocol: Protocol, workers: int) -> float:
     start = time.perf_counter()
     for _ in loading.prepared(dataset, Pipeline.parse(protocol.prepare), range(len(dataset)), workers=workers):
         pass
     return time.perf_counter() - start
 
 
-def _plan(dataset: Dataset, protocol: Protocol, threads: int, tokenizer: Tokenizer) -> Plan:
+def _plan(dataset: ImageSource, protocol: Protocol, threads: int, tokenizer: Tokenizer) -> Plan:
     metrics, absent = build_metrics(protocol, WeightStore(), torch.device("cpu"))
     return Plan(
         experiment="image-recon",

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar
 
 import numpy as np
+
+from harness.experiment import Modality
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image (video, asset) of a dataset.
+    """One image, video or asset of a dataset.
 
     ``id`` is stable and unique in its dataset: the path below the dataset's root in POSIX form.
     """
@@ -33,6 +37,36 @@ class Decoded:
     sha256: str
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipShape:
+    """What holds for every frame of a clip.
+
+    Attributes:
+        height, width: in pixels, upright.
+        rate: average frames per second.
+    """
+
+    height: int
+    width: int
+    rate: Fraction
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clip:
+    """A video that was opened: what is known before its frames are decoded, and the frames.
+
+    Attributes:
+        shape: size and rate.
+        sha256: of what is stored (see `harness.data.fingerprint.clip_sha256`).
+        blocks: given a size, the frames as uint8 RGB ``[n, H, W, 3]``, n that size but for the last block; each
+            call decodes anew, and reads no further than it is asked to. Raises `SampleError` where the file breaks.
+    """
+
+    shape: ClipShape
+    sha256: str
+    blocks: Callable[[int], Iterator[np.ndarray]]
+
+
 class SampleError(Exception):
     """One sample cannot be read. The run names it, counts it and goes on."""
 
@@ -50,12 +84,14 @@ class Dataset(ABC):
     """An ordered list of samples. Picklable: worker processes get a copy and open files lazily.
 
     Attributes:
+        modality: what its samples are.
         name: registry name, e.g. ``imagenet-val``.
         title: as a reader sees it, e.g. ``ImageNet-1k val``.
         expected: the official number of samples; ``None`` where none is fixed (any folder).
         credits: source and licence, one line.
     """
 
+    modality: ClassVar[Modality]
     name: str
     title: str
     expected: int | None
@@ -65,14 +101,6 @@ class Dataset(ABC):
     @abstractmethod
     def samples(self) -> Sequence[Sample]:
         """In a fixed order that depends on the content alone (sorted by id)."""
-
-    @abstractmethod
-    def read(self, index: int) -> Decoded:
-        """Decode one sample.
-
-        Raises:
-            SampleError: the bytes are broken, truncated or of an unsupported kind.
-        """
 
     def stamp(self, index: int) -> str:
         """Cheap to get, and the same for every copy: the size of the stored file (a zip's CRC, ...).
@@ -84,3 +112,31 @@ class Dataset(ABC):
 
     def __len__(self) -> int:
         return len(self.samples)
+
+
+class ImageSource(Dataset):
+    """A dataset of images."""
+
+    modality = "image"
+
+    @abstractmethod
+    def read(self, index: int) -> Decoded:
+        """Decode one sample.
+
+        Raises:
+            SampleError: the bytes are broken, truncated or of an unsupported kind.
+        """
+
+
+class ClipSource(Dataset):
+    """A dataset of videos."""
+
+    modality = "video"
+
+    @abstractmethod
+    def open(self, index: int) -> Clip:
+        """Open one sample; its frames are decoded as they are asked for.
+
+        Raises:
+            SampleError: no video there, or a header that cannot be read.
+        """

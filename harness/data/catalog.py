@@ -6,12 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from harness.errors import BenchError
+from harness.experiment import Modality
 
 if TYPE_CHECKING:
-    from harness.data.base import Dataset
+    from harness.data.base import ClipSource, Dataset, ImageSource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +20,8 @@ class DatasetEntry:
     """One dataset that the harness can open.
 
     Attributes:
-        name, title, expected, credits: as in `harness.data.base.Dataset`.
+        name, title, expected, credits, modality: as in `harness.data.base.Dataset`. A name is unique in its
+            modality: ``samples`` and ``folder`` are images to an image experiment, clips to a video experiment.
         location: what ``--data NAME=PATH`` must point to; empty where nothing is needed.
         opener: ``module:function``, imported when it is opened; takes this entry and, where `location`
             is not empty, the path.
@@ -31,9 +33,10 @@ class DatasetEntry:
     location: str
     credits: str
     opener: str
+    modality: Modality = "image"
 
 
-_ENTRIES = (
+DATASETS: tuple[DatasetEntry, ...] = (
     DatasetEntry(
         name="samples",
         title="scikit-image photographs",
@@ -77,22 +80,25 @@ _ENTRIES = (
     ),
 )
 
-DATASETS: dict[str, DatasetEntry] = {entry.name: entry for entry in _ENTRIES}
+
+def names(modality: Modality) -> list[str]:
+    """The datasets of a modality."""
+    return [entry.name for entry in DATASETS if entry.modality == modality]
 
 
-def open_dataset(name: str, location: str | Path | None = None) -> Dataset:
-    """Open a dataset and index it; no image is decoded yet.
+def open_dataset(modality: Modality, name: str, location: str | Path | None = None) -> Dataset:
+    """Open a dataset and index it; nothing is decoded yet.
 
     Args:
-        name: a key of `DATASETS`.
+        name: one of `names`.
         location: as the entry's ``location`` says; None for a dataset that needs none.
 
     Raises:
         BenchError: an unknown name, a missing or superfluous location, or not what the entry wants there.
     """
-    entry = DATASETS.get(name)
+    entry = next((entry for entry in DATASETS if (entry.modality, entry.name) == (modality, name)), None)
     if entry is None:
-        raise BenchError(f"no dataset {name!r}; there are: {', '.join(DATASETS)}")
+        raise BenchError(f"no {modality} dataset {name!r}; there are: {', '.join(names(modality))}")
     module, _, function = entry.opener.partition(":")
     opener: Callable[..., Dataset] = getattr(import_module(module), function)
     if not entry.location:
@@ -102,3 +108,13 @@ def open_dataset(name: str, location: str | Path | None = None) -> Dataset:
     if location is None or not str(location):
         raise BenchError(f"{name} needs a path: --data {name}=PATH, with PATH {entry.location}")
     return opener(entry, Path(location).expanduser())
+
+
+def open_images(name: str, location: str | Path | None = None) -> ImageSource:
+    """`open_dataset` of images."""
+    return cast("ImageSource", open_dataset("image", name, location))
+
+
+def open_clips(name: str, location: str | Path | None = None) -> ClipSource:
+    """`open_dataset` of videos."""
+    return cast("ClipSource", open_dataset("video", name, location))

@@ -9,8 +9,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from harness.console import Console
-from harness.data.base import Dataset, SampleError
-from harness.data.catalog import open_dataset
+from harness.data.base import ImageSource, SampleError
+from harness.data.catalog import open_images
 from harness.data.fingerprint import content_sha256, ids_sha256
 from harness.data.images import ImageDataset
 
@@ -111,12 +111,12 @@ def fingerprint(spec: str) -> int:
 
 def _inspected(spec: str) -> CheckReport:
     name, _, location = spec.partition("=")
-    dataset = open_dataset(name, location or None)
+    dataset = open_images(name, location or None)
     with Console().progress(dataset.title, len(dataset)) as progress:
         return inspect(dataset, progress=progress)
 
 
-def inspect(dataset: Dataset, *, progress: Progress | None = None) -> CheckReport:
+def inspect(dataset: ImageSource, *, progress: Progress | None = None) -> CheckReport:
     """Decode every sample once.
 
     Args:
@@ -157,7 +157,7 @@ def inspect(dataset: Dataset, *, progress: Progress | None = None) -> CheckRepor
     )
 
 
-def _read_all(dataset: Dataset) -> Iterator[tuple[str, tuple[int, int]] | SampleError]:
+def _read_all(dataset: ImageSource) -> Iterator[tuple[str, tuple[int, int]] | SampleError]:
     """In order, with as many threads as cores (decoders release the lock) and few samples in flight."""
     threads = os.cpu_count() or 1
     waiting: deque[Future[tuple[str, tuple[int, int]] | SampleError]] = deque()
@@ -170,7 +170,7 @@ def _read_all(dataset: Dataset) -> Iterator[tuple[str, tuple[int, int]] | Sample
             yield waiting.popleft().result()
 
 
-def _read(dataset: Dataset, index: int) -> tuple[str, tuple[int, int]] | SampleError:
+def _read(dataset: ImageSource, index: int) -> tuple[str, tuple[int, int]] | SampleError:
     try:
         decoded = dataset.read(index)
     except SampleError as error:

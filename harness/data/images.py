@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from atoken.media import MediaError, is_image, read_image
-from harness.data.base import Dataset, Decoded, Sample, SampleError
+from harness.data.base import Decoded, ImageSource, Sample, SampleError
 from harness.data.catalog import DatasetEntry
 from harness.data.stores import FolderStore, Store, TarStore, UnreadableError
 from harness.errors import BenchError
@@ -25,7 +25,7 @@ class Member:
     name: str
 
 
-class ImageDataset(Dataset):
+class ImageDataset(ImageSource):
     """Images of a store, in the order of their ids.
 
     Attributes:

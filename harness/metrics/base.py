@@ -61,11 +61,8 @@ class Cell:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Metric(ABC):
-    """Per-sample columns and/or per-sample features from pairs; cells from all of them.
-
-    `update` is pure: the runner stores what it returns in shard files, so that a resume, a merge and
-    a bootstrap need no second pass.
+class Aggregated(ABC):
+    """What a run keeps of each sample, and the cells that come of all of them.
 
     Attributes:
         columns: names of the per-sample columns, prefixed with the metric's name.
@@ -79,6 +76,19 @@ class Metric(ABC):
     weights: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
+    def cells(self, table: Mapping[str, np.ndarray], features: Mapping[str, np.ndarray], *, seed: int) -> list[Cell]:
+        """Aggregate over the run: `table` holds every column ``[n]``, `features` every array ``[n, ...]``,
+        both in the dataset's order without the failed samples. `seed` fixes the bootstrap."""
+
+
+class Metric(Aggregated):
+    """Measures images: per-sample columns and/or features from pairs.
+
+    `update` is pure: the runner stores what it returns in shard files, so that a resume, a merge and
+    a bootstrap need no second pass.
+    """
+
+    @abstractmethod
     def update(self, pairs: Pairs) -> tuple[dict[str, np.ndarray], Features]:
         """Measure a group of pairs.
 
@@ -87,8 +97,3 @@ class Metric(ABC):
             ``features``: arrays ``[N, ...]`` of a fixed trailing shape and dtype, one row per image
             (empty for plain metrics).
         """
-
-    @abstractmethod
-    def cells(self, table: Mapping[str, np.ndarray], features: Mapping[str, np.ndarray], *, seed: int) -> list[Cell]:
-        """Aggregate over the run: `table` holds every column ``[n]``, `features` every array ``[n, ...]``,
-        both in the dataset's order without the failed samples. `seed` fixes the bootstrap."""

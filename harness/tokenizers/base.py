@@ -30,6 +30,10 @@ class TokenizerCard:
         latent_size: channels of a continuous latent or levels/codes as in the paper's "Latent Size" column.
         codebook_size: entries of one codebook, None for continuous tokens.
         multiple: ``(h, w)`` the tokenizer needs the sides to be a multiple of; (1, 1) if it handles any.
+        frames: ``(m, r)``: the clips it is made for have m k + r frames, (4, 0) for AToken, (4, 1) for causal
+            VAEs, (1, 0) for any. What a protocol trims clips by; an adapter completes other lengths itself.
+        tile: ``(frames, rows, columns)`` in pixels that it treats apart from the next, None along an axis that it
+            does not cut: where seams would show.
         latent_modes: what `encode` can do; deterministic tokenizers offer ``("mean",)``.
         paper_row: ``Method`` (and stage) under which the paper prints it, None if it does not.
         weights_sha256: of each weights file by name; empty for weight-free rows.
@@ -45,6 +49,8 @@ class TokenizerCard:
     latent_size: int | None = None
     codebook_size: int | None = None
     multiple: tuple[int, int] = (1, 1)
+    frames: tuple[int, int] = (1, 0)
+    tile: tuple[int | None, int | None, int | None] = (None, None, None)
     latent_modes: tuple[LatentMode, ...] = ("mean",)
     paper_row: str | None = None
     weights_sha256: dict[str, str] = field(default_factory=dict)
@@ -70,27 +76,14 @@ class Encoded:
     codes: Sequence[Tensor] | None = None
 
 
-class Tokenizer(ABC):
-    """Anything that reconstructs images, behind one adapter.
-
-    An image's reconstruction depends on that image (and its seed) alone, not on its batch mates;
-    `harness.tokenizers.contract` checks it for any adapter.
-    """
+class Adapter(ABC):
+    """What all tokenizers share: a card, a device, and settings that may be fitted to the set."""
 
     card: TokenizerCard
-
-    def prepare(self, pixels: Iterable[np.ndarray]) -> None:  # noqa: B027 - most adapters need none
-        """Look at the run's samples once, before the first shard, if a setting is fitted to the set.
-
-        ``jpeg@BPP`` searches its quality here and updates `card.settings`. Called with an iterator
-        over uint8 ``[H, W, 3]`` images as the protocol prepared them; the default looks at none.
-        The runner calls it only where `needs_prepare` is true.
-        """
-
     needs_prepare: bool = False
 
     def restore(self, settings: Mapping[str, Any]) -> None:
-        """Take the settings that `prepare` found in another process or an earlier start of this run.
+        """Take the settings that were found in another process or an earlier start of this run.
 
         The runner stores `card.settings` after `prepare` in the run's folder; whoever comes later gets
         them here instead of a search of its own. Only an adapter with `needs_prepare` implements it.
@@ -99,6 +92,27 @@ class Tokenizer(ABC):
             f"{self.card.name}: {type(self).__name__} has needs_prepare, so it must take found settings back "
             f"({', '.join(settings)}): implement restore"
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the adapter wants its pixels."""
+        return torch.device("cpu")
+
+
+class Tokenizer(Adapter):
+    """Anything that reconstructs images, behind one adapter.
+
+    An image's reconstruction depends on that image (and its seed) alone, not on its batch mates;
+    `harness.tokenizers.contract` checks it for any adapter.
+    """
+
+    def prepare(self, pixels: Iterable[np.ndarray]) -> None:
+        """Look at the run's samples once, before the first shard, if a setting is fitted to the set.
+
+        ``jpeg@BPP`` searches its quality here and updates `card.settings`. Called with an iterator
+        over uint8 ``[H, W, 3]`` images as the protocol prepared them; the default looks at none.
+        The runner calls it only where `needs_prepare` is true.
+        """
 
     def token_count(self, height: int, width: int) -> int:
         """Tokens of one image of this size: what the runner packs batches by."""
@@ -120,8 +134,3 @@ class Tokenizer(ABC):
     @abstractmethod
     def decode(self, encoded: Encoded) -> list[Tensor]:
         """Reconstruct: each float32 ``[3, H, W]``, nominally in [-1, 1], not clamped, in order."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where `encode` wants its images."""
-        return torch.device("cpu")

@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from atoken.errors import ATokenError
-from harness.data import open_dataset
+from harness.data import open_images
 from harness.data.base import SampleError
 from harness.errors import BenchError
 
@@ -122,7 +122,7 @@ def fit(folder: Path, components: int) -> Basis:
 
 def _read(folder: Path) -> Iterator[tuple[Tensor, str]]:
     """Every image below `folder`: uint8 ``[H, W, 3]`` and its file's SHA-256."""
-    dataset = open_dataset("folder", folder)
+    dataset = open_images("folder", folder)
     for index in range(len(dataset)):
         try:
             decoded = dataset.read(index)

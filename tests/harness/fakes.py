@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.base import Dataset, Decoded, Sample, SampleError
+from harness.data.base import Decoded, ImageSource, Sample, SampleError
 from harness.errors import BenchError
 from harness.metrics.base import Cell, Metric, Pairs
 from harness.plan import Plan, Settings
@@ -21,7 +21,7 @@ from harness.protocol import MetricSpec, Protocol
 from harness.tokenizers.base import Encoded, LatentMode, Tokenizer, TokenizerCard
 
 
-class Noise(Dataset):
+class Noise(ImageSource):
     """Random images, the same for everyone who asks for the same count and seed.
 
     Args:

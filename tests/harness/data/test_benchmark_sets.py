@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from harness.data import open_dataset
+from harness.data import open_images
 from harness.data.check import inspect
 from harness.errors import BenchError
 from tests.harness.data.conftest import MakeImage
@@ -33,7 +33,7 @@ def test_each_layout_of_imagenet_has_one_fingerprint(tmp_path: Path, flat: Files
         write_folder(tmp_path / "classes", classes),
         write_tar(tmp_path / "ILSVRC2012_img_val.tar", flat),
     )
-    datasets = [open_dataset("imagenet-val", place) for place in places]
+    datasets = [open_images("imagenet-val", place) for place in places]
     for dataset in datasets:
         assert ids(dataset) == list(flat)
         assert dataset.expected == 50_000
@@ -46,13 +46,13 @@ def test_a_label_is_the_place_of_the_wnid_among_all_thousand(tmp_path: Path, ima
     data = image_bytes(0, "JPEG")
     number = dict(zip(WNIDS, np.random.default_rng(0).permutation(1000) + 1, strict=True))
     root = write_folder(tmp_path / "val", {f"{wnid}/{val(number[wnid])}": data for wnid in WNIDS})
-    labels = {sample.id: sample.label for sample in open_dataset("imagenet-val", root).samples}
+    labels = {sample.id: sample.label for sample in open_images("imagenet-val", root).samples}
     assert labels == {val(number[wnid]): place for place, wnid in enumerate(WNIDS)}
 
 
 def test_places_among_fewer_class_folders_are_no_labels(tmp_path: Path, flat: Files) -> None:
     root = write_folder(tmp_path / "val", {f"n01440764/{name}": data for name, data in flat.items()})
-    dataset = open_dataset("imagenet-val", root)
+    dataset = open_images("imagenet-val", root)
     assert {sample.label for sample in dataset.samples} == {None}
     assert "no labels: 1 class folders of 1000, so their places are not known" in inspect(dataset).lines()
 
@@ -80,7 +80,7 @@ def test_the_devkit_beside_a_flat_layout_labels_it(
 ) -> None:
     _, truth = devkit
     place = write_folder(tmp_path / "val", flat) if kind == "flat" else write_tar(tmp_path / "val.tar", flat)
-    labels = [sample.label for sample in open_dataset("imagenet-val", place).samples]
+    labels = [sample.label for sample in open_images("imagenet-val", place).samples]
     assert labels == [truth[number - 1] for number in (1, 2, 5, 9)]
 
 
@@ -90,7 +90,7 @@ def test_a_ground_truth_without_its_numbering_labels_nothing(
     folder, _ = devkit
     root = write_folder(tmp_path / "val", flat)
     (folder / "meta.mat").unlink()
-    dataset = open_dataset("imagenet-val", root)
+    dataset = open_images("imagenet-val", root)
     assert {sample.label for sample in dataset.samples} == {None}
     assert any("numbers classes by the devkit's meta.mat" in line for line in inspect(dataset).lines())
 
@@ -103,10 +103,10 @@ def test_a_damaged_devkit_is_named(tmp_path: Path, flat: Files, devkit: tuple[Pa
     for text, message in ((whole[:100], "lines, not 50,000"), (whole.replace("7", "x"), "not a list of class numbers")):
         truth.write_text(text)
         with pytest.raises(BenchError, match=f"ground_truth.txt: .*{message}.*fetch the devkit again"):
-            open_dataset("imagenet-val", root)
+            open_images("imagenet-val", root)
     (folder / "meta.mat").write_bytes(b"MATLAB 5.0 no more")
     with pytest.raises(BenchError, match=r"meta.mat: not the devkit's meta.mat .*fetch the devkit again"):
-        open_dataset("imagenet-val", root)
+        open_images("imagenet-val", root)
 
 
 @pytest.mark.parametrize(
@@ -124,24 +124,24 @@ def test_another_set_or_layout_is_told_from_the_validation_set(
     tmp_path: Path, image_bytes: MakeImage, name: str, message: str
 ) -> None:
     with pytest.raises(BenchError, match=message):
-        open_dataset("imagenet-val", write_folder(tmp_path / "root", {name: image_bytes()}))
+        open_images("imagenet-val", write_folder(tmp_path / "root", {name: image_bytes()}))
 
 
 def test_mixed_layouts_and_twins_are_refused(tmp_path: Path, image_bytes: MakeImage) -> None:
     data = image_bytes(0, "JPEG")
     mixed = write_folder(tmp_path / "mixed", {val(1): data, f"n01440764/{val(2)}": data})
     with pytest.raises(BenchError, match="1 images lie in class folders and 1 beside them"):
-        open_dataset("imagenet-val", mixed)
+        open_images("imagenet-val", mixed)
     twins = write_folder(tmp_path / "twins", {f"n01440764/{val(2)}": data, f"n01440765/{val(2)}": data})
     with pytest.raises(BenchError, match=f"n01440764/{val(2)} and n01440765/{val(2)} are both {val(2)}; remove one"):
-        open_dataset("imagenet-val", twins)
+        open_images("imagenet-val", twins)
 
 
 def test_folder_and_zip_of_coco_are_one_dataset(tmp_path: Path, image_bytes: MakeImage) -> None:
     files = {f"{number:012d}.jpg": image_bytes(number % 256, "JPEG") for number in (139, 285, 632)}
-    folder = open_dataset("coco-val2017", write_folder(tmp_path / "val2017", files))
+    folder = open_images("coco-val2017", write_folder(tmp_path / "val2017", files))
     inner = {f"val2017/{name}": data for name, data in files.items()}
-    archive = open_dataset("coco-val2017", write_zip(tmp_path / "val2017.zip", inner))
+    archive = open_images("coco-val2017", write_zip(tmp_path / "val2017.zip", inner))
     assert ids(folder) == ids(archive) == list(files)
     assert inspect(folder).content_sha256 == inspect(archive).content_sha256
     assert folder.expected == 5_000
@@ -151,15 +151,15 @@ def test_another_set_is_told_from_val2017(tmp_path: Path, image_bytes: MakeImage
     data = image_bytes(0, "JPEG")
     outer = write_folder(tmp_path / "coco", {"val2017/000000000139.jpg": data})
     with pytest.raises(BenchError, match=r"the images lie in subfolders \(val2017\); give .*coco/val2017"):
-        open_dataset("coco-val2017", outer)
+        open_images("coco-val2017", outer)
     both = write_zip(tmp_path / "c.zip", {"val2017/000000000139.jpg": data, "train2017/000000000009.jpg": data})
     with pytest.raises(BenchError, match=r"holds several folders of images \(train2017, val2017\)"):
-        open_dataset("coco-val2017", both)
+        open_images("coco-val2017", both)
     with pytest.raises(BenchError, match=r"cat.jpg is not named like COCO's images"):
-        open_dataset("coco-val2017", write_folder(tmp_path / "cats", {"cat.jpg": data}))
+        open_images("coco-val2017", write_folder(tmp_path / "cats", {"cat.jpg": data}))
     train = tmp_path / "train"
     train.mkdir()
     for number in range(5_001):
         (train / f"{number:012d}.jpg").touch()
     with pytest.raises(BenchError, match="holds 5,001 images, and val2017 has 5,000; is it another split"):
-        open_dataset("coco-val2017", train)
+        open_images("coco-val2017", train)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.data import open_dataset
+from harness.data import open_images
 from harness.data.check import check, fingerprint, inspect
 from harness.data.fingerprint import content_sha256, ids_sha256
 from tests.harness.data.conftest import MakeImage
@@ -22,7 +22,7 @@ def three_broken(tmp_path: Path, image_bytes: MakeImage) -> Path:
 
 
 def test_three_of_ten_are_broken(three_broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dataset = open_dataset("folder", three_broken)
+    dataset = open_images("folder", three_broken)
     report = inspect(dataset)
     assert [name for name, _ in report.broken] == ["2.png", "4.png", "6.png"]
     assert (report.found, report.sizes, report.whole) == (10, ((1, 7), (10, 7)), False)
@@ -42,7 +42,7 @@ def test_three_of_ten_are_broken(three_broken: Path, capsys: pytest.CaptureFixtu
 
 def test_progress_counts_every_sample_once(three_broken: Path) -> None:
     steps: list[int] = []
-    inspect(open_dataset("folder", three_broken), progress=steps.append)
+    inspect(open_images("folder", three_broken), progress=steps.append)
     assert steps == [1] * 10
 
 
@@ -50,7 +50,7 @@ def test_missing_and_foreign_imagenet_files_are_named(tmp_path: Path, image_byte
     data = image_bytes(0, "JPEG")
     have = [number for number in range(1, 61) if number not in (7, 33)] + [50_001]
     root = write_folder(tmp_path / "val", {val(number): data for number in have})
-    report = inspect(open_dataset("imagenet-val", root))
+    report = inspect(open_images("imagenet-val", root))
     assert len(report.missing) == 50_000 - 58
     assert report.missing[:3] == (val(7), val(33), val(61))
     assert report.unexpected == (val(50_001),)
@@ -64,7 +64,7 @@ def test_missing_and_foreign_imagenet_files_are_named(tmp_path: Path, image_byte
 
 def test_a_long_list_of_broken_files_is_cut(tmp_path: Path) -> None:
     root = write_folder(tmp_path / "d", {f"{number:02d}.png": b"" for number in range(25)})
-    report = inspect(open_dataset("folder", root))
+    report = inspect(open_images("folder", root))
     assert report.sizes is None
     assert sum(line.startswith("broken: ") for line in report.lines()) == 21
     assert "broken: and 5 more" in report.lines()

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from atoken.media import is_image
-from harness.data import DATASETS, open_dataset
+from harness.data import open_images
 from harness.data.base import Dataset, SampleError
 from harness.data.samples import PHOTOGRAPHS
 from harness.data.stores import ZipStore
@@ -75,7 +75,7 @@ def pictures(image_bytes: MakeImage) -> Files:
 
 
 def test_a_folder_is_read_with_subfolders_in_the_order_of_ids(tmp_path: Path, pictures: Files) -> None:
-    dataset = open_dataset("folder", write_folder(tmp_path / "pictures", pictures))
+    dataset = open_images("folder", write_folder(tmp_path / "pictures", pictures))
     assert ids(dataset) == ["a.jpg", "b/10.WEBP", "b/2.png"]
     assert levels(dataset) == [10, 30, 20]
     assert (dataset.name, dataset.title, dataset.expected) == ("folder", "pictures", None)
@@ -85,8 +85,8 @@ def test_a_folder_is_read_with_subfolders_in_the_order_of_ids(tmp_path: Path, pi
 
 
 def test_a_tar_holds_the_same(tmp_path: Path, pictures: Files) -> None:
-    folder = open_dataset("folder", write_folder(tmp_path / "pictures", pictures))
-    archive = open_dataset("tar", write_tar(tmp_path / "pictures.tar", pictures))
+    folder = open_images("folder", write_folder(tmp_path / "pictures", pictures))
+    archive = open_images("tar", write_tar(tmp_path / "pictures.tar", pictures))
     assert ids(archive) == ids(folder)
     for index in range(len(folder)):
         assert archive.read(index).sha256 == folder.read(index).sha256
@@ -95,7 +95,7 @@ def test_a_tar_holds_the_same(tmp_path: Path, pictures: Files) -> None:
 def test_tar_shards_and_webdataset_labels(tmp_path: Path, image_bytes: MakeImage) -> None:
     write_tar(tmp_path / "1.tar", {"x.v1.png": image_bytes(1), "x.cls": b"7\n", "y.png": image_bytes(2), "y.cls": b""})
     write_tar(tmp_path / "0.tar", {"d/x.png": image_bytes(3), "d/x.cls": b"12", "d/x.json": b"{}"})
-    dataset = open_dataset("tar", tmp_path)
+    dataset = open_images("tar", tmp_path)
     assert [(sample.id, sample.label) for sample in dataset.samples] == [
         ("0.tar/d/x.png", 12),
         ("1.tar/x.v1.png", 7),
@@ -112,7 +112,7 @@ def test_of_two_members_with_one_name_the_later_counts(tmp_path: Path, image_byt
         member = tarfile.TarInfo("x.png")
         member.size = len(image_bytes(2))
         archive.addfile(member, io.BytesIO(image_bytes(2)))
-    assert levels(open_dataset("tar", path)) == [2]
+    assert levels(open_images("tar", path)) == [2]
 
 
 def test_broken_files_are_named_and_the_others_read(tmp_path: Path, image_bytes: MakeImage) -> None:
@@ -123,7 +123,7 @@ def test_broken_files_are_named_and_the_others_read(tmp_path: Path, image_bytes:
     root = write_folder(tmp_path / "d", files)
     (root / "link.png").symlink_to("nowhere.png")
     os.mkfifo(root / "pipe.png")
-    dataset = open_dataset("folder", root)
+    dataset = open_images("folder", root)
     broken = {}
     for index in range(len(dataset)):
         try:
@@ -138,7 +138,7 @@ def test_broken_files_are_named_and_the_others_read(tmp_path: Path, image_bytes:
 
 
 def test_a_file_that_vanishes_is_named(tmp_path: Path, image_bytes: MakeImage) -> None:
-    dataset = open_dataset("folder", write_folder(tmp_path, {"x.png": image_bytes()}))
+    dataset = open_images("folder", write_folder(tmp_path, {"x.png": image_bytes()}))
     (tmp_path / "x.png").unlink()
     with pytest.raises(SampleError, match=r"^x.png: the file is gone$"):
         dataset.read(0)
@@ -150,12 +150,12 @@ def test_link_loops_end_and_linked_folders_count_once(tmp_path: Path, image_byte
     (root / "a" / "loop").symlink_to(root)
     (root / "l1").symlink_to(outside)
     (root / "l2").symlink_to(outside)
-    assert ids(open_dataset("folder", root)) == ["a/x.png", "l1/y.png"]
+    assert ids(open_images("folder", root)) == ["a/x.png", "l1/y.png"]
 
 
 def test_a_name_that_is_no_text_becomes_an_id(tmp_path: Path, image_bytes: MakeImage) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(image_bytes(4))
-    dataset = open_dataset("folder", tmp_path)
+    dataset = open_images("folder", tmp_path)
     assert ids(dataset) == ["caf\\xe9.png"]
     assert levels(dataset) == [4]
     ids(dataset)[0].encode()
@@ -166,9 +166,9 @@ def test_a_missing_and_an_empty_folder_are_named(tmp_path: Path, name: str) -> N
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "readme.md").touch()
     with pytest.raises(BenchError, match=r"empty: holds no images \(files named \.jpg"):
-        open_dataset(name, tmp_path / "empty")
+        open_images(name, tmp_path / "empty")
     with pytest.raises(BenchError, match="nowhere: no such f"):
-        open_dataset(name, tmp_path / "nowhere")
+        open_images(name, tmp_path / "nowhere")
 
 
 def test_wrong_places_are_named(tmp_path: Path, image_bytes: MakeImage) -> None:
@@ -182,18 +182,18 @@ def test_wrong_places_are_named(tmp_path: Path, image_bytes: MakeImage) -> None:
         ("coco-val2017", file, r"x.png: not a zip archive, or damaged"),
     ):
         with pytest.raises(BenchError, match=message):
-            open_dataset(name, place)
+            open_images(name, place)
 
 
 def test_names_and_paths_are_checked() -> None:
-    with pytest.raises(BenchError, match="no dataset 'cifar'; there are: samples, imagenet-val, coco-val2017"):
-        open_dataset("cifar")
+    with pytest.raises(BenchError, match="no image dataset 'cifar'; there are: samples, imagenet-val, coco-val2017"):
+        open_images("cifar")
     with pytest.raises(
         BenchError, match=r"imagenet-val needs a path: --data imagenet-val=PATH.*ILSVRC2012_img_val.tar"
     ):
-        open_dataset("imagenet-val")
+        open_images("imagenet-val")
     with pytest.raises(BenchError, match="samples ships with the installation and takes no path, but got photos"):
-        open_dataset("samples", "photos")
+        open_images("samples", "photos")
 
 
 def test_compressed_and_cut_archives_say_what_to_do(tmp_path: Path, image_bytes: MakeImage) -> None:
@@ -201,26 +201,26 @@ def test_compressed_and_cut_archives_say_what_to_do(tmp_path: Path, image_bytes:
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
         archive.add(plain, "a.png")
     with pytest.raises(BenchError, match=r"a.tar.gz: is compressed, .*; unpack it with gunzip"):
-        open_dataset("tar", tmp_path / "a.tar.gz")
+        open_images("tar", tmp_path / "a.tar.gz")
     whole = plain.read_bytes()
     for end in (2048, 2100, 2600, 2600 - 512):  # between two members, in a header, in a member's bytes
         (tmp_path / "cut.tar").write_bytes(whole[:end])
         with pytest.raises(BenchError, match=r"cut.tar: cut off or damaged after \d members .*; fetch it again"):
-            open_dataset("tar", tmp_path / "cut.tar")
+            open_images("tar", tmp_path / "cut.tar")
     (tmp_path / "bad.tar").write_bytes(whole[:1100] + b"?" + whole[1101:])  # in a header: its checksum tells
     with pytest.raises(BenchError, match=r"bad.tar: cut off or damaged after 1 members"):
-        open_dataset("tar", tmp_path / "bad.tar")
+        open_images("tar", tmp_path / "bad.tar")
     (tmp_path / "v.zip").write_bytes(write_zip(tmp_path / "w.zip", {"000000000139.jpg": b"x"}).read_bytes()[:40])
     with pytest.raises(BenchError, match=r"v.zip: not a zip archive, or damaged"):
-        open_dataset("coco-val2017", tmp_path / "v.zip")
+        open_images("coco-val2017", tmp_path / "v.zip")
 
 
 @pytest.mark.parametrize("name", ["../x.png", "/etc/x.png", "a/../../x.png"])
 def test_archives_that_reach_outside_are_refused(tmp_path: Path, name: str, image_bytes: MakeImage) -> None:
     with pytest.raises(BenchError, match="would lie outside the archive"):
-        open_dataset("tar", write_tar(tmp_path / "a.tar", {name: image_bytes()}))
+        open_images("tar", write_tar(tmp_path / "a.tar", {name: image_bytes()}))
     with pytest.raises(BenchError, match="would lie outside the archive"):
-        open_dataset("coco-val2017", write_zip(tmp_path / "a.zip", {name: image_bytes()}))
+        open_images("coco-val2017", write_zip(tmp_path / "a.zip", {name: image_bytes()}))
 
 
 def test_links_in_a_tar_are_not_followed(tmp_path: Path, image_bytes: MakeImage) -> None:
@@ -232,7 +232,7 @@ def test_links_in_a_tar_are_not_followed(tmp_path: Path, image_bytes: MakeImage)
         link.type, link.linkname = tarfile.SYMTYPE, str(secret)
         archive.addfile(link)
     with pytest.raises(BenchError, match="holds no images"):
-        open_dataset("tar", path)
+        open_images("tar", path)
 
 
 def test_a_damaged_zip_member_is_named(tmp_path: Path, image_bytes: MakeImage) -> None:
@@ -241,7 +241,7 @@ def test_a_damaged_zip_member_is_named(tmp_path: Path, image_bytes: MakeImage) -
     data = bytearray(path.read_bytes())
     data[data.index(b"\xff\xd8") + 30] ^= 0xFF
     path.write_bytes(data)
-    dataset = open_dataset("coco-val2017", path)
+    dataset = open_images("coco-val2017", path)
     with pytest.raises(SampleError, match=r"000000000139.jpg: in val2017.zip: Bad CRC-32"):
         dataset.read(0)
     assert dataset.read(1).pixels.shape == (6, 9, 3)
@@ -255,9 +255,9 @@ def test_workers_and_threads_read_what_the_parent_reads(
     """Many readers at once after the parent has the archive open: no file position may be shared."""
     files = {f"{i:012d}.jpg": image_bytes(i, "PNG", size=(3 + i % 5, 200)) for i in range(24)}
     dataset = {
-        "folder": lambda: open_dataset("folder", write_folder(tmp_path / "f", files)),
-        "tar": lambda: open_dataset("tar", write_tar(tmp_path / "f.tar", files)),
-        "zip": lambda: open_dataset("coco-val2017", write_zip(tmp_path / "f.zip", files)),
+        "folder": lambda: open_images("folder", write_folder(tmp_path / "f", files)),
+        "tar": lambda: open_images("tar", write_tar(tmp_path / "f.tar", files)),
+        "zip": lambda: open_images("coco-val2017", write_zip(tmp_path / "f.zip", files)),
     }[kind]()
     here = [dataset.read(index).sha256 for index in range(len(dataset))]
     order = list(range(len(dataset))) * 4
@@ -278,8 +278,8 @@ def test_errors_travel_from_workers(tmp_path: Path) -> None:
 
 
 def test_the_samples_are_what_the_list_says() -> None:
-    dataset = open_dataset("samples")
-    assert len(dataset) == dataset.expected == DATASETS["samples"].expected
+    dataset = open_images("samples")
+    assert len(dataset) == dataset.expected == 16
     for index, photograph in enumerate(PHOTOGRAPHS):
         read = dataset.read(index)
         assert dataset.samples[index].id == photograph.file
@@ -298,17 +298,17 @@ def test_another_scikit_image_is_noticed(tmp_path: Path, monkeypatch: pytest.Mon
     fake.mkdir()
     (fake / "data").symlink_to(Path(spec.origin).parent / "data")
     monkeypatch.setattr(module, "find_spec", lambda name: type("Spec", (), {"origin": str(fake / "__init__.py")})())
-    assert len(open_dataset("samples")) == 16
+    assert len(open_images("samples")) == 16
     (fake / "data").unlink()
     (fake / "data").mkdir()
     with pytest.raises(BenchError, match=r"astronaut.png of the installed scikit-image .* \(the file is gone\)"):
-        open_dataset("samples")
+        open_images("samples")
     (fake / "data" / "astronaut.png").write_bytes(b"retouched")
     with pytest.raises(BenchError, match=r"astronaut.png .* is not the one that figures are compared on"):
-        open_dataset("samples")
+        open_images("samples")
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(BenchError, match="not installed: pip install scikit-image"):
-        open_dataset("samples")
+        open_images("samples")
 
 
 def test_the_list_of_datasets_imports_nothing_heavy() -> None:
@@ -325,9 +325,9 @@ def test_a_stamp_follows_the_bytes_and_not_the_copy(tmp_path: Path, pictures: Fi
     def stamps(where: str, files: Files) -> list[str]:
         path = tmp_path / where
         if kind == "folder":
-            dataset = open_dataset("folder", write_folder(path, files))
+            dataset = open_images("folder", write_folder(path, files))
         elif kind == "tar":
-            dataset = open_dataset("tar", write_tar(path.with_suffix(".tar"), files))
+            dataset = open_images("tar", write_tar(path.with_suffix(".tar"), files))
         else:
             store = ZipStore(write_zip(path.with_suffix(".zip"), files))
             return [pickle.loads(pickle.dumps(store)).stamp(name) for name in store.names() if is_image(name)]
