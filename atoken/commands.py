@@ -17,10 +17,10 @@ from atoken.checkpoint import locate, open_weights
 from atoken.config import PRESETS
 from atoken.errors import ATokenError, InputError
 from atoken.files import replacing
-from atoken.media import write_video
 from atoken.token_files import TokenFile, TokenFileError, save_tokens, weights_sha256
 from atoken.tokenizer import AToken
 from atoken.tokens import Latents, SparseTokens
+from atoken.video import write_video
 from atoken.work import Item, Work, packs, progress
 
 __all__ = ["LoadedModel", "decode", "embed", "encode", "load_model", "maker"]

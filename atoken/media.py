@@ -1,4 +1,4 @@
-"""The project's one decoder of image and video files.
+"""Image files as 8-bit RGB, and which files are images and videos (`atoken.video` reads the latter).
 
 Every file becomes 8-bit RGB, by these rules:
 
@@ -8,18 +8,16 @@ Every file becomes 8-bit RGB, by these rules:
 - 16 bits become 8 by their high byte, which is what libpng and PIL do with 16-bit colour; PIL
   alone would clip 16-bit grey at 255. An 8-bit picture that was widened by x256 or by x257
   comes back as it was;
-- a picture is turned as its EXIF orientation says, a video as its display matrix says;
+- a picture is turned as its EXIF orientation says;
 - of an animated image the first frame counts.
 
-A damaged file raises `MediaError`: no grey rest in place of what a truncated image lacks. (A Matroska
-video that was cut off between two frames is the exception: nothing in its packets tells.)
+A damaged file raises `MediaError`: no grey rest in place of what a truncated image lacks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,7 +27,7 @@ from PIL import Image, UnidentifiedImageError
 
 from atoken.errors import InputError
 
-__all__ = ["MediaError", "frame_rate", "is_image", "is_video", "list_media", "read_image", "read_video", "write_video"]
+__all__ = ["MediaError", "is_image", "is_video", "list_media", "read_image"]
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"}
@@ -48,9 +46,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-MAX_VIDEO_BYTES = 8 * 2**30
-"""A clip is held in memory whole; more decoded bytes than this are refused before they are held."""
 
 
 class MediaError(InputError):
@@ -127,79 +122,6 @@ def read_image(source: Path | str | bytes | BinaryIO, name: str | None = None) -
     return pixels
 
 
-def read_video(path: Path | str) -> np.ndarray:
-    """Decode all frames of a file's first video stream.
-
-    Args:
-        path: the file. Frames come as stored, whatever their time stamps.
-
-    Returns:
-        uint8 RGB ``[T, H, W, 3]`` in 0..255.
-
-    Raises:
-        MediaError: missing, empty, no video, truncated or damaged, frames of several sizes, or
-            more than `MAX_VIDEO_BYTES` decoded.
-    """
-    import av
-
-    frames: list[np.ndarray] = []
-    try:
-        with _container(path) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            for packet in container.demux(stream):
-                if packet.is_corrupt:
-                    raise MediaError(f"{path}: truncated or damaged after {len(frames)} frames")
-                for frame in packet.decode():
-                    pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-                    if frames and pixels.shape != frames[0].shape:
-                        raise MediaError(f"{path}: frame {len(frames)} has another size than the first")
-                    if (len(frames) + 1) * pixels.nbytes > MAX_VIDEO_BYTES:
-                        raise MediaError(
-                            f"{path}: more than {MAX_VIDEO_BYTES / 2**30:.0f} GiB when decoded; cut it or scale it down"
-                        )
-                    frames.append(pixels)
-    except av.FFmpegError as error:
-        raise MediaError(f"{path}: {_reason(error)}") from None
-    if not frames:
-        raise MediaError(f"{path}: the video stream holds no frame")
-    return np.stack(frames)
-
-
-def frame_rate(path: Path | str) -> Fraction:
-    """Average frames per second of a file's first video stream.
-
-    Raises:
-        MediaError: missing or no video, or the file does not say its rate.
-    """
-    with _container(path) as container:
-        rate: Fraction | None = container.streams.video[0].average_rate
-    if not rate:
-        raise MediaError(f"{path}: the file does not say its frame rate")
-    return rate
-
-
-def write_video(path: Path, frames: np.ndarray, rate: Fraction) -> None:
-    """Write frames without loss: FFV1 in RGB, in a Matroska file (``.mkv``).
-
-    Args:
-        path: the file to write.
-        frames: uint8 RGB ``[T, H, W, 3]``; `read_video` gives the very same values back.
-        rate: frames per second.
-    """
-    import av
-
-    with av.open(str(path), "w", format="matroska") as container:
-        stream: Any = container.add_stream("ffv1", rate=rate)
-        stream.height, stream.width = frames.shape[1:3]
-        # RGB: a YUV format would round the colours.
-        stream.pix_fmt = "bgr0"
-        for pixels in frames:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
 def _opened(source: Path | str | bytes | BinaryIO) -> Any:
     """A context that gives an open file; a file that the caller opened stays open."""
     if isinstance(source, bytes):
@@ -207,21 +129,6 @@ def _opened(source: Path | str | bytes | BinaryIO) -> Any:
     if isinstance(source, Path | str):
         return Path(source).open("rb")
     return nullcontext(source)
-
-
-def _container(path: Path | str) -> Any:
-    """The open container of a file with a video stream, as a context."""
-    import av
-
-    try:
-        container = av.open(str(path))
-    except (OSError, av.FFmpegError) as error:
-        empty = Path(path).is_file() and Path(path).stat().st_size == 0
-        raise MediaError(f"{path}: {'the file is empty' if empty else _reason(error)}") from None
-    if not container.streams.video:
-        container.close()
-        raise MediaError(f"{path}: the file holds no video stream")
-    return container
 
 
 def _rgb(image: Image.Image) -> np.ndarray:

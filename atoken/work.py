@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from atoken.errors import InputError
-from atoken.media import MediaError, frame_rate, is_video, list_media, read_image, read_video
+from atoken.media import MediaError, is_video, list_media, read_image
+from atoken.video import frame_rate, read_video
 
 __all__ = ["Item", "Work", "packs", "progress"]
 

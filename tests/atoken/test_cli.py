@@ -21,9 +21,10 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from atoken import cli, work
-from atoken.media import read_image, read_video, write_video
+from atoken.media import read_image
 from atoken.token_files import load_tokens
 from atoken.tokenizer import AToken
+from atoken.video import read_video, write_video
 from tests.atoken.disk import largest_file
 
 Item = np.ndarray[Any, Any]
