@@ -30,7 +30,7 @@ class WeightFile:
 
     Attributes:
         name: file name, as its publisher calls it.
-        sha256: of the published file; its first eight digits are part of the name.
+        sha256: of the published file; its first eight digits are part of most names.
         size: bytes.
         origin: where a user gets it.
         licence: of the weights, as far as the publisher says.
@@ -69,7 +69,27 @@ ALEXNET = WeightFile(
     licence="BSD-3-Clause (torchvision); trained on ImageNet, see its terms",
     used_by=("lpips",),
 )
-KNOWN: Mapping[str, WeightFile] = MappingProxyType({file.name: file for file in (INCEPTION, VGG16, ALEXNET)})
+# The hash and the size of both I3D files are those of the Git LFS pointers of Open-Sora-Plan-v1.0.0, whose copy of
+# the program TokenBench names; the program's hash also stands in several projects that check it before they run it.
+I3D_PROGRAM = WeightFile(
+    name="i3d_torchscript.pt",
+    sha256="bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
+    size=51_235_320,
+    origin="LanguageBind/Open-Sora-Plan-v1.0.0 on Hugging Face, opensora/eval/fvd/styleganv; made by StyleGAN-V",
+    licence="none stated for the file; DeepMind's i3d-kinetics-400 (Apache-2.0) as a program, trained on Kinetics-400",
+    used_by=("rfvd", "rfvd-mean", "rfvd-covariance"),
+)
+I3D_STATE = WeightFile(
+    name="i3d_pretrained_400.pt",
+    sha256="55095f049e706479d48e221adcdb145b2b9dc930ba28b081ed72367ffaa32343",
+    size=50_939_526,
+    origin="LanguageBind/Open-Sora-Plan-v1.0.0 on Hugging Face, opensora/eval/fvd/videogpt; made by VideoGPT",
+    licence="none stated for the file; DeepMind's i3d-kinetics-400 (Apache-2.0), converted; trained on Kinetics-400",
+    used_by=("rfvd", "rfvd-mean", "rfvd-covariance"),
+)
+KNOWN: Mapping[str, WeightFile] = MappingProxyType(
+    {file.name: file for file in (INCEPTION, VGG16, ALEXNET, I3D_PROGRAM, I3D_STATE)}
+)
 
 
 @dataclass(frozen=True, slots=True)
