@@ -87,6 +87,8 @@ I3D_STATE = WeightFile(
     licence="none stated for the file; DeepMind's i3d-kinetics-400 (Apache-2.0), converted; trained on Kinetics-400",
     used_by=("rfvd", "rfvd-mean", "rfvd-covariance"),
 )
+I3D_FILES: Mapping[str, WeightFile] = MappingProxyType({"styleganv": I3D_PROGRAM, "state-dict": I3D_STATE})
+"""By the option ``detector`` of the families ``rfvd...``."""
 KNOWN: Mapping[str, WeightFile] = MappingProxyType(
     {file.name: file for file in (INCEPTION, VGG16, ALEXNET, I3D_PROGRAM, I3D_STATE)}
 )

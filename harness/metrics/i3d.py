@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -42,7 +43,7 @@ _EPSILON = 1e-3
 _FRAMES = 8
 
 Detector = Callable[[Tensor], np.ndarray]
-"""From a clip, float32 ``[3, T, 224, 224]`` in [-1, 1], T from `MIN_FRAMES` on, to its feature, float32 ``[400]``."""
+"""From what `crop` gives of a clip, T from `MIN_FRAMES` on, to its feature, float32 ``[400]``."""
 
 
 def crop(frames: Tensor) -> Tensor:
@@ -235,7 +236,10 @@ def load_script(file: Found) -> torch.jit.ScriptModule:
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise BenchError(f"{file.path}: has changed since it was checked; start again")
     try:
-        program: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(content), map_location="cpu")  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            # Torch means to drop TorchScript; whoever has this file can do nothing about it.
+            warnings.filterwarnings("ignore", message=".*torch.jit.load.* is deprecated", category=FutureWarning)
+            program: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(content), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BenchError(f"{file.path}: no TorchScript program: {first}") from None
@@ -250,28 +254,40 @@ def load_script(file: Found) -> torch.jit.ScriptModule:
     return program.eval()
 
 
-def state_dict_detector(file: Found, device: torch.device) -> Detector:
-    """Raises: BenchError, as `load_network`."""
+def load_detector(flavour: str, file: Found, device: torch.device) -> Detector:
+    """A detector by its name, one of `harness.weights.I3D_FILES`.
+
+    Raises:
+        BenchError: as `load_network` and `load_script`; when it is called, if the program gives no 400 numbers.
+    """
+    return {"styleganv": _program_detector, "state-dict": _network_detector}[flavour](file, device)
+
+
+def _network_detector(file: Found, device: torch.device) -> Detector:
     network = load_network(file).to(device)
 
     def detect(clip: Tensor) -> np.ndarray:
         with exact_float32():
-            return _feature(network(clip[None].to(device)), file)
+            return _feature(network(_clips(clip, device)), file)
 
     return detect
 
 
-def styleganv_detector(file: Found, device: torch.device) -> Detector:
-    """Raises: BenchError, as `load_script`; and when it is called, if the program gives no 400 numbers."""
+def _program_detector(file: Found, device: torch.device) -> Detector:
     program = load_script(file).to(device)
 
     def detect(clip: Tensor) -> np.ndarray:
         # Without the profiling executor, whose third call runs another program than its first.
         with exact_float32(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            found = program(clip[None].to(device), rescale=False, resize=False, return_features=True)
+            found = program(_clips(clip, device), rescale=False, resize=False, return_features=True)
             return _feature(found, file)
 
     return detect
+
+
+def _clips(frames: Tensor, device: torch.device) -> Tensor:
+    """``[T, 3, H, W]`` -> ``[1, 3, T, H, W]``."""
+    return frames.to(device).transpose(0, 1).contiguous()[None]
 
 
 def _feature(found: object, file: Found) -> np.ndarray:
