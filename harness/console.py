@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -16,6 +16,16 @@ from rich.table import Table
 
 # Seconds between lines where there is no terminal.
 INTERVAL = 30.0
+
+
+class Advance:
+    """Takes what was done and shows nothing; what `Console.progress` gives where nobody looks."""
+
+    def __call__(self, count: int) -> None:
+        """`count` more samples are done."""
+
+    def detail(self, text: str) -> None:
+        """What is at work within a sample, where one takes long."""
 
 
 class Console:
@@ -39,20 +49,31 @@ class Console:
             self.say(line)
 
     @contextmanager
-    def progress(self, title: str, total: int) -> Iterator[Callable[[int], None]]:
+    def progress(self, title: str, total: int) -> Iterator[Advance]:
         """Show how far `total` samples are; the value is called with the number that was just finished."""
         if not self._speaks or not total:
-            yield lambda count: None  # noqa: ARG005
+            yield Advance()
         elif self._console.is_terminal:
             columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn()
             with Progress(*columns, TimeRemainingColumn(), console=self._console) as bar:
-                task = bar.add_task(title, total=total)
-                yield lambda count: bar.advance(task, count)
+                yield _Bar(bar, title, total)
         else:
             yield _Lines(self, title, total)
 
 
-class _Lines:
+class _Bar(Advance):
+    def __init__(self, bar: Progress, title: str, total: int) -> None:
+        self._bar, self._title = bar, title
+        self._task = bar.add_task(title, total=total)
+
+    def __call__(self, count: int) -> None:
+        self._bar.update(self._task, advance=count, description=self._title)
+
+    def detail(self, text: str) -> None:
+        self._bar.update(self._task, description=f"{self._title}: {text}")
+
+
+class _Lines(Advance):
     def __init__(self, console: Console, title: str, total: int) -> None:
         self._console, self._title, self._total = console, title, total
         self._done = 0
@@ -60,8 +81,14 @@ class _Lines:
 
     def __call__(self, count: int) -> None:
         self._done += count
+        self._report("")
+
+    def detail(self, text: str) -> None:
+        self._report(f", {text}")
+
+    def _report(self, rest: str) -> None:
         if time.monotonic() - self._last >= INTERVAL:
-            self._console.say(f"{self._title}: {self._done}/{self._total}")
+            self._console.say(f"{self._title}: {self._done}/{self._total}{rest}")
             self._last = time.monotonic()
 
 

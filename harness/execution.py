@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from harness import provenance, records, shards
 from harness.console import Console
-from harness.data.prepare import Pipeline, eight_bit
 from harness.errors import BenchError
-from harness.loading import Failed, Prepared, eight_bit_pixels, prepared
-from harness.measuring import Measurer, joined
 from harness.merge import merge
-from harness.packing import packs
 from harness.plan import Plan, Share
 from harness.storage import FolderLock, make_folder, write_atomically
+from harness.workload import Measured, workload
 
 
 def execute(plan: Plan, runs: Path, *, share: Share, workers: int, console: Console) -> dict[str, Any] | None:
@@ -60,7 +53,7 @@ def execute(plan: Plan, runs: Path, *, share: Share, workers: int, console: Cons
             return None
         if share.count > 1 and _written(folder) != before:
             return None  # another process was the last, and has written it while this one waited
-        return merge(plan, folder, execution.found, execution.pipeline)
+        return merge(plan, folder, execution.found, execution.work)
 
 
 def merge_only(plan: Plan, folder: Path, console: Console) -> dict[str, Any]:
@@ -80,7 +73,7 @@ def merge_only(plan: Plan, folder: Path, console: Console) -> dict[str, Any]:
                 f"{folder}: {len(missing)} of {plan.shards} shards are missing (first: {missing[0]}); start those "
                 "shares again, then merge"
             )
-        return merge(plan, folder, execution.found, execution.pipeline)
+        return merge(plan, folder, execution.found, execution.work)
 
 
 def _written(folder: Path) -> int | None:
@@ -88,20 +81,6 @@ def _written(folder: Path) -> int | None:
         return (folder / records.NAME).stat().st_mtime_ns
     except FileNotFoundError:
         return None
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        # Raised wherever this process happens to be when the system ends one of its workers.
-        if "DataLoader worker" not in str(error):
-            raise
-        raise BenchError(
-            "a process that decodes images was killed, most likely for want of memory; finished shards are kept: "
-            "run the same command again with a smaller --workers"
-        ) from error
 
 
 class _Execution:
@@ -115,9 +94,8 @@ class _Execution:
     def __init__(self, plan: Plan, folder: Path, workers: int, console: Console) -> None:
         self.plan = plan
         self.folder = folder
-        self.workers = workers
         self.console = console
-        self.pipeline = Pipeline.parse(plan.protocol.prepare)
+        self.work = workload(plan, workers)
         self.found: dict[str, Any] | None = None
 
     def find_settings(self, lock: FolderLock) -> None:
@@ -126,8 +104,10 @@ class _Execution:
         try:
             tokenizer = self.plan.tokenizer
             if tokenizer.needs_prepare and not self._restored():
-                self.console.say(f"{tokenizer.card.name}: looks at {self.plan.selected} samples for its settings")
-                tokenizer.prepare(self._eight_bit_images())
+                self.console.say(
+                    f"{tokenizer.card.name}: looks at {self.plan.selected} {self.work.unit} for its settings"
+                )
+                self.work.look()
                 self.found = dict(json.loads(json.dumps(tokenizer.card.settings)))
             content = {
                 "schema": 1,
@@ -162,12 +142,6 @@ class _Execution:
         self.plan.tokenizer.restore(self.found)
         return True
 
-    def _eight_bit_images(self) -> Iterator[np.ndarray]:
-        plan = self.plan
-        for item in prepared(plan.dataset, self.pipeline, range(plan.selected), workers=self.workers):
-            if isinstance(item, Prepared):
-                yield eight_bit_pixels(item.pixels, lambda x: eight_bit(x, plan.protocol.eight_bit))
-
     def path(self, shard: int) -> Path:
         return self.folder / "shards" / self.plan.shard_name(shard, self.found)
 
@@ -201,50 +175,32 @@ class _Execution:
         todo = [shard for shard in mine if not self.stands(shard)]
         if len(todo) < len(mine):
             self.console.say(f"{self.folder}: {len(mine) - len(todo)} finished shards stand")
-        measurer = Measurer(plan.tokenizer, plan.protocol, plan.metrics, plan.settings.device)
-        indices = [index for shard in todo for index in plan.indices(shard)]
-        # One stream over all shards: the workers read ahead across their borders.
-        stream = prepared(plan.dataset, self.pipeline, indices, workers=self.workers)
         title = f"{plan.tokenizer.card.name} on {plan.dataset.name} ({plan.protocol.name})"
-        with self.console.progress(title, len(indices)) as advance:
+        groups = [plan.indices(shard) for shard in todo]
+        with self.console.progress(title, sum(map(len, groups))) as advance:
+            parts = self.work.measure(groups, advance)
             for index in todo:
-                with _explained():
-                    shard = self._measure_shard(measurer, index, islice(stream, len(plan.indices(index))), advance)
+                started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+                measured = next(parts)
+                shard = self._shard(index, measured, started, time.perf_counter() - clock)
                 for failure in shard.failed:
                     self.console.say(f"{failure['id']}: {failure['reason']}; left out")
                 shards.write(self.path(index), shard)
 
-    def _measure_shard(
-        self, measurer: Measurer, index: int, items: Iterator[Prepared | Failed], advance: Callable[[int], None]
-    ) -> shards.Shard:
+    def _shard(self, index: int, measured: Measured, started: str, seconds: float) -> shards.Shard:
         plan = self.plan
-        started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-        failed: list[Failed] = []
-
-        def readable() -> Iterator[Prepared]:
-            for item in items:
-                if isinstance(item, Prepared):
-                    yield item
-                else:
-                    failed.append(item)
-                    advance(1)
-
-        parts = []
-        for pack in packs(readable(), measurer.tokens, plan.settings.token_budget):
-            parts.append(measurer.measure(pack))
-            advance(len(pack))
-        failed += [failure for part in parts for failure in part.failed]
         place = {plan.dataset.samples[i].id: i for i in plan.indices(index)}
         device = plan.settings.device
         return shards.Shard(
             index=index,
-            rows=[row for part in parts for row in part.rows],
-            failed=[asdict(failure) for failure in sorted(failed, key=lambda failure: place[failure.id])],
-            columns=joined([part.columns for part in parts]),
-            features=joined([part.features for part in parts]),
+            rows=measured.rows,
+            failed=[asdict(failure) for failure in sorted(measured.failed, key=lambda failure: place[failure.id])],
+            columns=measured.columns,
+            features=measured.features,
+            frames=measured.frames,
             work={
                 "started": started,
-                "wall_s": time.perf_counter() - clock,
+                "wall_s": seconds,
                 "device_name": provenance.device_name(device),
                 "threads": torch.get_num_threads(),
                 "peak_rss_bytes": provenance.peak_rss_bytes(),

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from harness.data.prepare import Pipeline
-from harness.errors import BenchError
-from harness.loading import Prepared, prepared
-from harness.measuring import Measurer
-from harness.plan import Plan
+from harness.metrics.base import Aggregated
 from harness.storage import make_folder, write_atomically
 
 FOLDER = "gallery"
@@ -66,53 +63,86 @@ def error_map(reference: np.ndarray, reconstruction: np.ndarray) -> np.ndarray:
     return colours
 
 
-def write(
-    plan: Plan, folder: Path, pipeline: Pipeline, ids: Sequence[str], columns: Mapping[str, np.ndarray]
-) -> list[dict[str, Any]]:
-    """Reconstruct the chosen samples once more and write their pictures.
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One sample to show: its rank (``worst``, ``median``, ``best``) and its row."""
 
-    Ranked by the first per-sample column of the protocol's first metric that has one; without any, there
-    is no gallery.
+    rank: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """The samples to show, worst first, and the column that they were chosen by.
+
+    Attributes:
+        values: that column, float64 ``[n]``.
+    """
+
+    column: str
+    values: np.ndarray
+    entries: list[Entry]
+
+    def entry(self, entry: Entry, sample_id: str) -> dict[str, Any]:
+        """What every gallery entry of a record begins with."""
+        value = float(self.values[entry.index])
+        return {"id": sample_id, "rank": entry.rank, "metric": self.column, "value": value}
+
+
+def ranked(metrics: Sequence[Aggregated], columns: Mapping[str, np.ndarray]) -> Ranked | None:
+    """Choose samples by the first per-sample column of the first metric that has one; None without any."""
+    metric = next((metric for metric in metrics if metric.columns), None)
+    if metric is None:
+        return None
+    values = columns[metric.columns[0]]
+    entries = [Entry(*entry) for entry in chosen(values, higher_is_better=metric.higher_is_better)]
+    return Ranked(metric.columns[0], values, entries)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image before and after, uint8 ``[H, W, 3]``."""
+
+    id: str
+    original: np.ndarray
+    reconstruction: np.ndarray
+
+
+def write(folder: Path, ranked: Ranked, pictures: Iterable[Picture]) -> list[dict[str, Any]]:
+    """Write the chosen images' pictures below a run's folder.
+
+    Args:
+        pictures: in the order of `ranked.entries`.
 
     Returns:
         the record's ``gallery`` entries.
 
     Raises:
-        BenchError: a sample cannot be read any more, or the folder cannot be written.
+        BenchError: the folder cannot be written.
     """
-    ranking = next(((metric, metric.columns[0]) for metric in plan.metrics if metric.columns), None)
-    if ranking is None:
-        return []
-    metric, column = ranking
-    entries = chosen(columns[column], higher_is_better=metric.higher_is_better)
-    places = {sample.id: place for place, sample in enumerate(plan.dataset.samples)}
-    measurer = Measurer(plan.tokenizer, plan.protocol, (), plan.settings.device)
     make_folder(folder / FOLDER)
     result: list[dict[str, Any]] = []
-    stream = prepared(plan.dataset, pipeline, [places[ids[index]] for _, index in entries], workers=0)
-    for (rank, index), item in zip(entries, stream, strict=True):
-        if not isinstance(item, Prepared):
-            raise BenchError(f"{item.id}: could be measured and cannot be read for the gallery: {item.reason}")
-        (image,) = measurer.reconstruct([item])
-        original, reconstruction = (
-            x.permute(1, 2, 0).cpu().numpy() for x in (image.reference_u8, image.reconstruction_u8)
-        )
-        pictures = {
-            "original": original,
-            "reconstruction": reconstruction,
-            "error": error_map(original, reconstruction),
+    for chosen_one, picture in zip(ranked.entries, pictures, strict=True):
+        entry = ranked.entry(chosen_one, picture.id)
+        shown = {
+            "original": picture.original,
+            "reconstruction": picture.reconstruction,
+            "error": error_map(picture.original, picture.reconstruction),
         }
-        entry: dict[str, Any] = {"id": item.id, "rank": rank, "metric": column, "value": float(columns[column][index])}
-        for kind, pixels in pictures.items():
-            name = f"{FOLDER}/{index:06d}-{kind}.png"
-            write_atomically(folder / name, _png(pixels))
-            entry[kind] = name
+        for kind, pixels in shown.items():
+            entry[kind] = f"{FOLDER}/{chosen_one.index:06d}-{kind}.png"
+            write_atomically(folder / entry[kind], _png(pixels))
         result.append({**entry, "error_max": ERROR_MAX})
-    shown = {entry[kind] for entry in result for kind in ("original", "reconstruction", "error")}
-    for stale in (folder / FOLDER).glob("*.png"):
-        if f"{FOLDER}/{stale.name}" not in shown:
-            stale.unlink()
+    remove_stale(folder, result)
     return result
+
+
+def remove_stale(folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Remove what an older record showed and these entries do not."""
+    shown = {value for entry in entries for value in entry.values() if isinstance(value, str)}
+    for file in (folder / FOLDER).iterdir():
+        if f"{FOLDER}/{file.name}" not in shown:
+            file.unlink()
 
 
 def _png(pixels: np.ndarray) -> bytes:

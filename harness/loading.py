@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from harness.data.base import ImageSource, SampleError
+from harness.workload import Failed
 
 Prepare = Callable[[np.ndarray], np.ndarray]
 
@@ -40,14 +41,6 @@ class Prepared:
     pixels: np.ndarray
     sha256: str
     size_in: tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A sample that could not be read or prepared."""
-
-    id: str
-    reason: str
 
 
 def prepared(

@@ -16,12 +16,13 @@ from torch import Tensor
 from atoken.errors import InputError
 from harness.data.prepare import eight_bit, to_unit_range
 from harness.errors import BenchError
-from harness.loading import Failed, Prepared
+from harness.loading import Prepared
 from harness.metrics.base import Metric, Pairs
 from harness.plan import sample_seed
 from harness.protocol import Protocol
 from harness.shards import Row
 from harness.tokenizers.base import Encoded, Tokenizer
+from harness.workload import Failed, Measured, joined
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,16 +33,6 @@ class Reconstructed:
     reference_u8: Tensor
     reconstruction: Tensor
     reconstruction_u8: Tensor
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
-    """What one pack gave: rows, and as many entries in each column and feature."""
-
-    rows: list[Row]
-    failed: list[Failed]
-    columns: dict[str, np.ndarray]
-    features: dict[str, np.ndarray]
 
 
 class Measurer:
@@ -97,13 +88,7 @@ class Measurer:
         # The tokenizer cannot take one of these images: find out which, measure the others.
         if len(pack) == 1:
             return Measured(rows=[], failed=[Failed(pack[0].id, str(error))], columns={}, features={})
-        parts = [self.measure([item]) for item in pack]
-        return Measured(
-            rows=[row for part in parts for row in part.rows],
-            failed=[failed for part in parts for failed in part.failed],
-            columns=joined([part.columns for part in parts]),
-            features=joined([part.features for part in parts]),
-        )
+        return Measured.of([self.measure([item]) for item in pack])
 
     def _reconstruct(self, pack: Sequence[Prepared]) -> tuple[list[Reconstructed], Encoded, tuple[float, float]]:
         prepared = [self._to_device(item.pixels) for item in pack]
@@ -212,12 +197,6 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Concatenate arrays by name; parts without any (nothing was measured) do not count."""
-    full = [part for part in parts if part]
-    return {name: np.concatenate([part[name] for part in full]) for name in full[0]} if full else {}
 
 
 def _pairs(images: Sequence[Reconstructed], encoded: Encoded, members: Sequence[int]) -> Pairs:

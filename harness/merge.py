@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from harness import gallery, provenance, records, shards
+from harness import provenance, records, shards
 from harness.data.fingerprint import content_sha256
-from harness.data.prepare import Pipeline
 from harness.errors import BenchError
 from harness.metrics.base import Cell
 from harness.plan import Plan
 from harness.shards import ROW, DamagedShard, Row, Shard, StreamedFeatures
 from harness.storage import write_atomically
+from harness.workload import Workload, joined
 
 SAMPLES = "samples.parquet"
+FRAMES = "frames.parquet"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,18 +33,20 @@ class Evidence:
         shards: in order; rows and failures are the run's when strung together.
         files: ``{"index", "file", "sha256", "n"}`` of each.
         columns: float64 ``[n]`` by name, in the dataset's order.
+        frames: per-frame values of videos by name, one sample after another.
     """
 
     shards: Sequence[Shard]
     files: Sequence[dict[str, Any]]
     columns: Mapping[str, np.ndarray]
+    frames: Mapping[str, np.ndarray]
 
     @property
     def rows(self) -> list[Row]:
         return [row for shard in self.shards for row in shard.rows]
 
 
-def merge(plan: Plan, folder: Path, found: dict[str, Any] | None, pipeline: Pipeline) -> dict[str, Any]:
+def merge(plan: Plan, folder: Path, found: dict[str, Any] | None, work: Workload) -> dict[str, Any]:
     """Read every shard, compute the cells, write table, gallery and, last, the record.
 
     Args:
@@ -70,7 +73,9 @@ def merge(plan: Plan, folder: Path, found: dict[str, Any] | None, pipeline: Pipe
     ]
     cells = _in_protocol_order([*cells, *plan.absent], plan)
     _write_table(folder / SAMPLES, rows, evidence.columns)
-    pictures = gallery.write(plan, folder, pipeline, [row.id for row in rows], evidence.columns)
+    if evidence.frames:
+        _write_frames(folder / FRAMES, rows, evidence.frames)
+    pictures = work.show(folder, [row.id for row in rows], evidence.columns)
     record = _record(plan, evidence, cells, pictures)
     records.save(folder, record)
     record = records.load(folder / records.NAME)
@@ -83,20 +88,21 @@ def merge(plan: Plan, folder: Path, found: dict[str, Any] | None, pipeline: Pipe
 
 def _collect(paths: Sequence[Path], plan: Plan) -> Evidence:
     read: list[Shard] = []
-    files = []
+    files, frames = [], []
     for index, path in enumerate(paths):
         try:
             shard = shards.read(path)
         except DamagedShard as error:
             raise BenchError(f"{path}: {error}; run the same command again, it measures this shard anew") from error
         columns = shard.columns
+        frames.append(shard.frames)
         read.append(Shard(index=index, rows=shard.rows, failed=shard.failed, columns=columns, work=shard.work))
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         files.append({"index": index, "file": f"shards/{path.name}", "sha256": sha256, "n": len(shard.rows)})
     names = [name for metric in plan.metrics for name in metric.columns]
     full = [shard.columns for shard in read if shard.rows]
     columns = {name: np.concatenate([part[name] for part in full]) for name in names} if full else {}
-    return Evidence(shards=read, files=files, columns=columns)
+    return Evidence(shards=read, files=files, columns=columns, frames=joined(frames))
 
 
 def _in_protocol_order(cells: Sequence[Cell], plan: Plan) -> list[Cell]:
@@ -114,10 +120,20 @@ def _in_protocol_order(cells: Sequence[Cell], plan: Plan) -> list[Cell]:
 
 def _write_table(path: Path, rows: Sequence[Row], columns: Mapping[str, np.ndarray]) -> None:
     """The per-sample table: what is known of each sample, then every metric's column."""
+    _write_columns(path, {name: [getattr(row, name) for row in rows] for name in ROW} | dict(columns))
+
+
+def _write_frames(path: Path, rows: Sequence[Row], columns: Mapping[str, np.ndarray]) -> None:
+    """The per-frame table of videos: id of the clip, number of the frame from 0 on, then every value."""
+    ids = [row.id for row in rows for _ in range(row.frames)]
+    numbers = np.concatenate([np.arange(row.frames) for row in rows])
+    _write_columns(path, {"id": ids, "frame": numbers, **columns})
+
+
+def _write_columns(path: Path, values: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    values = {name: [getattr(row, name) for row in rows] for name in ROW} | dict(columns)
     table = pa.Table.from_arrays([_column(column) for column in values.values()], names=list(values))
     data = io.BytesIO()
     parquet.write_table(table, data)
@@ -152,6 +168,7 @@ def _record(
     return {
         "schema": records.SCHEMA,
         "experiment": plan.experiment,
+        "modality": dataset.modality,
         "tokenizer": {"spec": plan.spec, "card": asdict(plan.tokenizer.card)},
         "protocol": {
             "name": protocol.name,

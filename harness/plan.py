@@ -16,9 +16,9 @@ from harness.errors import BenchError
 from harness.protocol import Protocol
 
 if TYPE_CHECKING:
-    from harness.data.base import ImageSource
-    from harness.metrics.base import Cell, Metric
-    from harness.tokenizers.base import Tokenizer
+    from harness.data.base import Dataset
+    from harness.metrics.base import Aggregated, Cell
+    from harness.tokenizers.base import Adapter
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,10 +76,10 @@ class Plan:
 
     experiment: str
     spec: str
-    tokenizer: Tokenizer
-    dataset: ImageSource
+    tokenizer: Adapter
+    dataset: Dataset
     protocol: Protocol
-    metrics: Sequence[Metric]
+    metrics: Sequence[Aggregated]
     settings: Settings
     absent: Sequence[Cell] = ()
     software: dict[str, Any] = field(default_factory=dict)

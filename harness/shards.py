@@ -1,7 +1,8 @@
 """Shard files: the evidence of a fixed slice of the dataset, in one file that is whole or not there.
 
-A ``.safetensors`` file with ``column/NAME`` float64 ``[n]`` and ``feature/NAME`` ``[n, ...]``, and JSON
-in its metadata: the samples in order, those that failed, times, and a SHA-256 over all of it.
+A ``.safetensors`` file with ``column/NAME`` float64 ``[n]``, ``feature/NAME`` ``[n, ...]`` and, of videos,
+``frame/NAME`` float64 (all frames of all clips), and JSON in its metadata: the samples in order, those that
+failed, times, and a SHA-256 over all of it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from safetensors.numpy import save as save_tensors
 
 from harness.storage import write_atomically
 
-SCHEMA = 1
-_COLUMN, _FEATURE = "column/", "feature/"
+SCHEMA = 2
+_COLUMN, _FEATURE, _FRAME = "column/", "feature/", "frame/"
 
 
 class DamagedShard(Exception):
@@ -37,6 +38,7 @@ class Row:
         sha256: of the stored bytes.
         height, width: as the tokenizer got it.
         height_in, width_in: as it was decoded.
+        frames: how many were measured; 1 for an image.
         encode_ms, decode_ms: its part of the pack's time, by tokens.
     """
 
@@ -50,6 +52,7 @@ class Row:
     encode_ms: float
     decode_ms: float
     tokens: int
+    frames: int = 1
 
 
 ROW = tuple(field.name for field in fields(Row))
@@ -65,6 +68,7 @@ class Shard:
         failed: ``{"id", "reason"}`` of those that could not be read.
         columns: float64 ``[n]`` by name.
         features: ``[n, ...]`` by name; empty once read back without them.
+        frames: per-frame values of videos by name, float64, one sample after another.
         work: device name, times, peak memory; evidence, not part of any result.
     """
 
@@ -73,6 +77,7 @@ class Shard:
     failed: Sequence[Mapping[str, str]]
     columns: Mapping[str, np.ndarray]
     features: Mapping[str, np.ndarray] = field(default_factory=dict)
+    frames: Mapping[str, np.ndarray] = field(default_factory=dict)
     work: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -84,6 +89,7 @@ def write(path: Path, shard: Shard) -> None:
     """
     arrays = {_COLUMN + name: np.ascontiguousarray(array, np.float64) for name, array in shard.columns.items()}
     arrays |= {_FEATURE + name: np.ascontiguousarray(array) for name, array in shard.features.items()}
+    arrays |= {_FRAME + name: np.ascontiguousarray(array, np.float64) for name, array in shard.frames.items()}
     text = json.dumps(
         {
             "schema": SCHEMA,
@@ -123,6 +129,7 @@ def read(path: Path) -> Shard:
         failed=content["failed"],
         columns=_part(arrays, _COLUMN),
         features=_part(arrays, _FEATURE),
+        frames=_part(arrays, _FRAME),
         work=content["work"],
     )
 

@@ -23,10 +23,11 @@ from harness import gallery, plan, provenance, records, registry, shards, storag
 from harness.console import Console, interval, number
 from harness.errors import BenchError
 from harness.experiment import Experiment
-from harness.loading import Failed, Prepared, prepared
+from harness.loading import Prepared, prepared
 from harness.packing import packs
 from harness.registry import TokenizerSpec
 from harness.request import default_threads, default_workers, share_of
+from harness.workload import Failed
 from tests.harness.conftest import Bench
 from tests.harness.fakes import Noise
 
