@@ -89,6 +89,7 @@ class Dataset(ABC):
         title: as a reader sees it, e.g. ``ImageNet-1k val``.
         expected: the official number of samples; ``None`` where none is fixed (any folder).
         credits: source and licence, one line.
+        notes: what a reader of ``data check`` should know of this copy, one line each.
     """
 
     modality: ClassVar[Modality]
@@ -96,11 +97,16 @@ class Dataset(ABC):
     title: str
     expected: int | None
     credits: str
+    notes: tuple[str, ...] = ()
 
     @property
     @abstractmethod
     def samples(self) -> Sequence[Sample]:
         """In a fixed order that depends on the content alone (sorted by id)."""
+
+    def official_ids(self) -> Sequence[str] | None:
+        """The ids that a complete copy has; None where no list of them is known."""
+        return None
 
     def stamp(self, index: int) -> str:
         """Cheap to get, and the same for every copy: the size of the stored file (a zip's CRC, ...).

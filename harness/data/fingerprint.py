@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from pathlib import Path
 
 
 def _digest(rows: Iterable[object]) -> str:
@@ -31,3 +32,22 @@ def content_sha256(samples: Iterable[tuple[str, str]]) -> str:
     ``samples`` by the caller, so a damaged copy never passes for the whole one.
     """
     return _digest([sample_id, sha256] for sample_id, sha256 in samples)
+
+
+def clip_sha256(path: Path) -> str:
+    """Hash of a clip as it is stored: a file's bytes; of a folder, its images' names and bytes.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    if not path.is_dir():
+        return _file_sha256(path)
+    from atoken.media import is_image  # late: it brings Pillow
+
+    images = sorted(file for file in path.iterdir() if is_image(file) and not file.name.startswith("."))
+    return content_sha256((file.name, _file_sha256(file)) for file in images)
+
+
+def _file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -54,7 +54,11 @@ def tensor_bilinear(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 MAX_PIXELS = 1 << 24
 
 
-class TooLargeError(ValueError):
+class ShapeError(ValueError):
+    """Pixels of a shape that a step cannot take; the line says which."""
+
+
+class TooLargeError(ShapeError):
     """An image of an extreme shape: resized, it would be larger than `MAX_PIXELS`."""
 
     def __init__(self, source: Sequence[int], result: tuple[int, int]) -> None:
@@ -99,6 +103,28 @@ def center_crop(pixels: np.ndarray, size: int) -> np.ndarray:
     if any(crop.pad):
         pixels = np.pad(pixels, ((top, bottom), (left, right), (0, 0)))
     return pixels[crop.top : crop.top + size, crop.left : crop.left + size]
+
+
+def center_crop_multiple(pixels: np.ndarray, multiple: int) -> np.ndarray:
+    """The largest centre crop whose sides are multiples; half offsets are floored, as in AToken's release.
+
+    Raises:
+        ShapeError: a side is smaller than one multiple.
+    """
+    height, width = pixels.shape[:2]
+    new_h, new_w = height // multiple * multiple, width // multiple * multiple
+    if not (new_h and new_w):
+        raise ShapeError(f"{width} x {height} pixels: a side is below {multiple}, and nothing is left to crop")
+    top, left = (height - new_h) // 2, (width - new_w) // 2
+    return pixels[top : top + new_h, left : left + new_w]
+
+
+def short_side_rounded(shape: Sequence[int], size: int) -> tuple[int, int]:
+    """``(height, width)`` as TokenBench's preprocessing has it: the long side is rounded, halves up."""
+    height, width, *_ = shape
+    short, long = sorted((height, width))
+    new_long = int(long * size / short + 0.5)
+    return (size, new_long) if height <= width else (new_long, size)
 
 
 def short_side(shape: Sequence[int], size: int) -> tuple[int, int]:

@@ -26,11 +26,7 @@ class Member:
 
 
 class ImageDataset(ImageSource):
-    """Images of a store, in the order of their ids.
-
-    Attributes:
-        notes: what a reader of ``data check`` should know of this copy, one line each.
-    """
+    """Images of a store, in the order of their ids."""
 
     def __init__(
         self,
@@ -57,10 +53,6 @@ class ImageDataset(ImageSource):
     @property
     def samples(self) -> Sequence[Sample]:
         return self._samples
-
-    def official_ids(self) -> Sequence[str] | None:
-        """The ids that a complete copy has, sorted; None where no list of them is known."""
-        return None
 
     def read(self, index: int) -> Decoded:
         sample = self._samples[index]

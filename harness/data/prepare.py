@@ -7,7 +7,11 @@ tokenizer, so that the protocol's hash covers it. The steps:
 ``native``                           the image keeps its size.
 ``resize_short(N,FILTER)``           torchvision's ``Resize(N)`` of a PIL image, antialiased; FILTER is
                                      bicubic, bilinear, lanczos or box.
+``resize_short_above(N,FILTER)``     only where the shorter side is above N: that side to N, the other rounded;
+                                     TokenBench's preprocessing, with N 1080 and FILTER lanczos.
 ``center_crop(N)``                   torchvision's ``CenterCrop(N)``; a side below N is padded with zeros.
+``center_crop_multiple(N)``          the largest centre crop with sides that N divides: 1080 rows become 1072 with
+                                     N 16, as in AToken's release.
 ``adm_center_crop(N)``               guided-diffusion's ``center_crop_arr``.
 ``to_tensor``                        torchvision's ``ToTensor``: leaves 8 bit, float32 in [0, 1].
 ``tensor_resize_short(N,bilinear,antialias)``  torchvision's ``Resize(N)`` of that tensor.
@@ -48,6 +52,12 @@ def _resize_short_center_crop(pixels: np.ndarray, size: int, kernel: geometry.Ke
     return geometry.resize_window(pixels, new, kernel, top=place.top, left=place.left, window=crop)
 
 
+def _resize_short_above(pixels: np.ndarray, size: int, kernel: geometry.Kernel) -> np.ndarray:
+    if min(pixels.shape[:2]) <= size:
+        return pixels
+    return geometry.resize(pixels, geometry.short_side_rounded(pixels.shape, size), kernel)
+
+
 def _to_tensor(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.float32) / np.float32(255)
 
@@ -68,11 +78,14 @@ class _Known(NamedTuple):
 
 
 _N = r"([1-9]\d{0,4})"
+_FILTER = "|".join(geometry.FILTERS)
 _KNOWN = {
     "rgb": _Known("", "rgb", "8-bit", "8-bit"),
     "native": _Known("", "native", "8-bit", "8-bit"),
-    "resize_short": _Known(rf"{_N},({'|'.join(geometry.FILTERS)})", "resize_short(N,FILTER)", "8-bit", "8-bit"),
+    "resize_short": _Known(rf"{_N},({_FILTER})", "resize_short(N,FILTER)", "8-bit", "8-bit"),
+    "resize_short_above": _Known(rf"{_N},({_FILTER})", "resize_short_above(N,FILTER)", "8-bit", "8-bit"),
     "center_crop": _Known(_N, "center_crop(N)", "any", "any"),
+    "center_crop_multiple": _Known(_N, "center_crop_multiple(N)", "any", "any"),
     "adm_center_crop": _Known(_N, "adm_center_crop(N)", "8-bit", "8-bit"),
     "to_tensor": _Known("", "to_tensor", "8-bit", "[0, 1]"),
     "tensor_resize_short": _Known(
@@ -91,6 +104,10 @@ def _build(name: str, arguments: tuple[str, ...]) -> Step:
     step: Step = _unchanged  # rgb and native say what holds already
     if name in ("resize_short", "tensor_resize_short"):
         step = partial(_resize_short, size=int(arguments[0]), kernel=_kernel(arguments))
+    elif name == "resize_short_above":
+        step = partial(_resize_short_above, size=int(arguments[0]), kernel=_kernel(arguments))
+    elif name == "center_crop_multiple":
+        step = partial(geometry.center_crop_multiple, multiple=int(arguments[0]))
     elif name == "center_crop":
         step = partial(geometry.center_crop, size=int(arguments[0]))
     elif name == "adm_center_crop":
@@ -166,7 +183,7 @@ class Pipeline:
             uint8 ``[H', W', 3]``, or float32 ``[H', W', 3]`` in [-1, 1] where the pipeline leaves 8 bit.
 
         Raises:
-            harness.data.geometry.TooLargeError: an extreme shape that would fill the memory.
+            harness.data.geometry.ShapeError: an extreme shape that would fill the memory, or one too small to crop.
         """
         for step in self.steps:
             pixels = step(pixels)
