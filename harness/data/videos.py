@@ -181,6 +181,6 @@ def open_folder(entry: DatasetEntry, location: Path) -> VideoDataset:
         )
     members = [
         ClipMember(Sample(printable(title if name == "." else name)), name) for name in (*found.files, *found.sequences)
-    }
+    ]
     notes = [f"passed over: {found.passed:,} images that are no frames of a sequence"] if found.passed else []
     return VideoDataset(entry, location, members, title=title, notes=notes)
