@@ -5,6 +5,8 @@ from atoken import AToken
 tok = AToken.from_pretrained("atoken-nano")
 latents = tok.encode([image, video])
 arrays = tok.decode(latents)
+
+blocks = tok.decode_video(tok.encode_video(frames))  # of any length, as a stream
 """
 
 from importlib import import_module
@@ -14,8 +16,10 @@ from atoken.config import ATokenConfig, FSQConfig, TransformerConfig, preset
 from atoken.errors import ATokenError, CheckpointError, InputError
 
 if TYPE_CHECKING:
+    from atoken.parts import join_video, split_video
+    from atoken.space import SpaceTiles
     from atoken.tokenizer import AToken
-    from atoken.tokens import ItemSpec, Latents, SparseTokens
+    from atoken.tokens import ItemSpec, Latents, PosteriorSampler, SparseTokens
 
 __all__ = [
     "AToken",
@@ -26,9 +30,13 @@ __all__ = [
     "InputError",
     "ItemSpec",
     "Latents",
+    "PosteriorSampler",
+    "SpaceTiles",
     "SparseTokens",
     "TransformerConfig",
+    "join_video",
     "preset",
+    "split_video",
 ]
 
 # Torch takes seconds to import; a command's --help must not wait for it.
@@ -36,7 +44,11 @@ _LATE = {
     "AToken": "atoken.tokenizer",
     "ItemSpec": "atoken.tokens",
     "Latents": "atoken.tokens",
+    "PosteriorSampler": "atoken.tokens",
+    "SpaceTiles": "atoken.space",
     "SparseTokens": "atoken.tokens",
+    "join_video": "atoken.parts",
+    "split_video": "atoken.parts",
 }
 
 

@@ -1,5 +1,9 @@
 """Full attention inside each segment of a packed sequence; no mask, no padding, no token loops.
 
+Nothing of queries x keys is ever held whole: a 16-frame tile of 1080p has 32,160 tokens, whose scores
+would take 4 GB a head. torch's fused kernels work piece by piece; where there is none for a device and
+type, torch would quietly compute all scores at once, so there the queries go through in pieces.
+
 Shapes: L rows of queries, M rows of keys, H heads, D channels a head. Segment i owns `queries[i]`
 consecutive rows of the former and `keys[i]` of the latter.
 """
@@ -14,6 +18,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend
 from torch.nn.functional import scaled_dot_product_attention
 
 __all__ = ["Segments", "attend"]
@@ -42,11 +47,26 @@ def _varlen_kernel() -> VarlenKernel | None:
 
 def _packed_kernel(device: torch.device, dtype: torch.dtype) -> VarlenKernel | None:
     """The varlen kernel where device and arithmetic allow it."""
-    if torch.is_autocast_enabled(device.type):
-        dtype = torch.get_autocast_dtype(device.type)
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return None
     return _varlen_kernel() if torch.cuda.get_device_capability(device) >= (8, 0) else None
+
+
+SCORES = 2**26
+"""Scores held at once where no fused kernel exists: 256 MB in float32."""
+
+
+@lru_cache(maxsize=16)
+def _fused(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether SDPA has a kernel for such tensors that does not hold all scores.
+
+    Only CPU and CUDA are known to choose by this rule. Heads have a multiple of 8 channels and lie
+    side by side, which suits every fused kernel, so type and device decide.
+    """
+    if device.type not in ("cpu", "cuda"):
+        return False
+    probe = torch.empty(1, 1, 8, 8, device=device, dtype=dtype)
+    return int(torch._fused_sdp_choice(probe, probe, probe)) != SDPBackend.MATH.value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,12 +76,14 @@ class Segments:
     Attributes:
         runs: (count, queries, keys) of consecutive segments with equal lengths: one SDPA each.
         kernel: the packed kernel, or None to run SDPA over `runs`.
+        fused: whether SDPA may have a run at once, however long.
         cumulative_queries, cumulative_keys: [segments + 1] int32 on the device, for the kernel.
         longest_queries, longest_keys: largest lengths.
     """
 
     runs: tuple[tuple[int, int, int], ...]
     kernel: VarlenKernel | None
+    fused: bool
     cumulative_queries: Tensor
     cumulative_keys: Tensor
     longest_queries: int
@@ -79,10 +101,13 @@ class Segments:
             dtype: in which attention will run, unless autocast is on.
         """
         keys = queries if keys is None else keys
+        if torch.is_autocast_enabled(device.type):
+            dtype = torch.get_autocast_dtype(device.type)
         runs = groupby(zip(queries, keys, strict=True))
         return cls(
             tuple((len(list(group)), q, k) for (q, k), group in runs),
             _packed_kernel(device, dtype),
+            _fused(device, dtype),
             _cumulative(queries, device),
             _cumulative(keys, device),
             max(queries),
@@ -102,18 +127,28 @@ def _attend_runs(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
         run_q = torch.unflatten(q[q_start:q_end], 0, (count, n_q)).transpose(1, 2)
         run_k = torch.unflatten(k[k_start:k_end], 0, (count, n_k)).transpose(1, 2)
         run_v = torch.unflatten(v[k_start:k_end], 0, (count, n_k)).transpose(1, 2)
-        out = scaled_dot_product_attention(run_q, run_k, run_v)
+        if segments.fused:
+            out = scaled_dot_product_attention(run_q, run_k, run_v)
+        else:
+            out = _attend_pieces(run_q, run_k, run_v)
         outputs.append(out.transpose(1, 2).flatten(0, 1))
         q_start, k_start = q_end, k_end
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def _attend_pieces(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """SDPA of [B, H, n, D] in stretches of queries, so that no more than `SCORES` scores exist at once."""
+    step = max(1, SCORES // (q.shape[0] * q.shape[1] * k.shape[2]))
+    return torch.cat([scaled_dot_product_attention(part, k, v) for part in torch.split(q, step, dim=2)], dim=2)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, segments: Segments) -> Tensor:
     """Softmax attention inside each segment, scale 1/sqrt(D) (FACTS section 2).
 
     Half precision on CUDA runs one packed kernel; everything else runs SDPA, once for each run of
-    equal segments. Compiled, the latter is a graph for each number of runs; past torch's limit of
-    graphs the blocks go on uncompiled.
+    equal segments, in stretches of queries where SDPA would hold all scores (with gradients autograd
+    still keeps them all there). Compiled, SDPA is a graph for each number of runs; past torch's limit
+    of graphs the blocks go on uncompiled.
 
     Args:
         q: [L, H, D]. k, v: [M, H, D], same dtype and device.

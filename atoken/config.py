@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from math import prod
 from typing import Any
 
-from atoken.errors import CheckpointError
+from atoken.errors import CheckpointError, InputError
 
 __all__ = ["PRESETS", "ATokenConfig", "FSQConfig", "TransformerConfig", "preset"]
 
@@ -131,6 +131,23 @@ class ATokenConfig:
     def tile_steps(self) -> int:
         """Latent time steps of a temporal tile."""
         return self.tile_frames // self.patch[0]
+
+    def window_steps(self, stride_frames: int | None, cache_frames: int) -> tuple[int, int]:
+        """Length and cache of a decoding window in latent steps, both rounded down.
+
+        Args:
+            stride_frames: `tile_frames` where None.
+
+        Raises:
+            InputError: a stride below one latent step or a negative cache.
+        """
+        stride_frames, step = self.tile_frames if stride_frames is None else stride_frames, self.patch[0]
+        if stride_frames < step or cache_frames < 0:
+            raise InputError(
+                f"stride_frames must be {step} or more and cache_frames 0 or more, "
+                f"got {stride_frames} and {cache_frames}"
+            )
+        return stride_frames // step, cache_frames // step
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `from_dict` gives the same config back."""

@@ -4,7 +4,7 @@ A token holds patch-frames x patch-rows x patch-columns x RGB values in [-1, 1],
 order with colour fastest. Tokens are in raster order: t, then row, then column; z is 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,21 @@ from torch import Tensor
 from atoken.errors import InputError
 from atoken.tokens import ItemSpec, SparseTokens
 
-__all__ = ["Fit", "Frames", "Pixels", "check_raster", "pack_pixels", "to_uint8", "unpack_pixels"]
+__all__ = [
+    "Fit",
+    "Frames",
+    "Output",
+    "Patch",
+    "Pixels",
+    "as_clip",
+    "check_raster",
+    "check_rules",
+    "converter",
+    "pack_pixels",
+    "to_pixels",
+    "to_uint8",
+    "unpack_pixels",
+]
 
 Patch = tuple[int, int, int]
 Pixels = np.ndarray[Any, Any] | Tensor | Image.Image
@@ -30,6 +44,9 @@ Frames = Literal["pad", "drop"]
 followed by mid grey, as the network was trained (images are such clips); longer clips repeat their
 last frame: the network has never seen grey after moving frames, but has seen still endings.
 drop: as the release: surplus frames of a long clip are lost, a short clip comes back longer."""
+
+Output = Literal["uint8", "float"]
+"""uint8: clamped and rounded to nearest. float: float32, about [-1, 1], not clamped."""
 
 RANGE_SLACK = 1e-3
 """Tolerance on [-1, 1] for rounding in half precision and in resamplers."""
@@ -55,12 +72,11 @@ def pack_pixels(
         raise InputError("give a list of images and videos; for one item write [item]")
     if not items:
         raise InputError("nothing to encode: the list of items is empty")
-    if fit not in ("pad", "crop") or frames not in ("pad", "drop"):
-        raise InputError(f"fit must be pad or crop, frames pad or drop; got {fit!r}, {frames!r}")
+    check_rules(fit, frames)
     clips, specs = [], []
     for index, item in enumerate(items):
         try:
-            clip, is_image = _as_clip(item)
+            clip, is_image = as_clip(item)
             specs.append(_spec(clip, is_image, patch, fit, frames))
         except InputError as error:
             raise InputError(f"item {index}: {error}") from None
@@ -73,6 +89,12 @@ def pack_pixels(
     for rows, clip, spec, grid in zip(features.split_with_sizes(lengths), clips, specs, grids, strict=True):
         _fill(rows, clip, spec, grid, patch)
     return SparseTokens(features, torch.cat(coords).to(device), lengths, tuple(specs))
+
+
+def check_rules(fit: Fit, frames: Frames) -> None:
+    """Raise InputError unless both are rules that exist."""
+    if fit not in ("pad", "crop") or frames not in ("pad", "drop"):
+        raise InputError(f"fit must be pad or crop, frames pad or drop; got {fit!r}, {frames!r}")
 
 
 def check_raster(tokens: SparseTokens, patch: Patch = (4, 16, 16)) -> None:
@@ -107,23 +129,42 @@ def unpack_pixels(tokens: SparseTokens, patch: Patch = (4, 16, 16)) -> list[Tens
     """
     check_raster(tokens, patch)
     out = []
-    pt, ph, pw = patch
     for rows, spec in zip(tokens.features.split_with_sizes(tokens.lengths), tokens.items, strict=True):
-        t, h, w = spec.grid(patch)
-        # A single group of frames keeps only those that are asked for: an image needs one of four.
-        cells = rows.view(t, h, w, pt, ph, pw, 3)[:, :, :, : spec.out_frames]
-        clip = cells.permute(0, 3, 1, 4, 2, 5, 6).reshape(-1, h * ph, w * pw, 3)
-        out.append(clip[: spec.out_frames, : spec.out_height, : spec.out_width])
+        clip = to_pixels(rows, spec.grid(patch), patch, spec.out_frames)
+        out.append(clip[:, : spec.out_height, : spec.out_width])
     return out
+
+
+def to_pixels(rows: Tensor, grid: tuple[int, int, int], patch: Patch, frames: int) -> Tensor:
+    """The first `frames` frames [frames, h * ph, w * pw, 3] of a raster of pixel tokens [t * h * w, C]."""
+    (t, h, w), (pt, ph, pw) = grid, patch
+    # A single group of frames keeps only those that are asked for: an image needs one of four.
+    cells = rows.view(t, h, w, pt, ph, pw, 3)[:, :, :, :frames]
+    return cells.permute(0, 3, 1, 4, 2, 5, 6).reshape(-1, h * ph, w * pw, 3)[:frames]
 
 
 def to_uint8(pixels: Tensor) -> Tensor:
     """[-1, 1] -> 0..255, clamped and rounded to nearest (the release truncates)."""
-    return ((pixels.float() + 1.0) * 127.5).clamp(0.0, 255.0).round().to(torch.uint8)
+    return (pixels.float() + 1.0).mul_(127.5).clamp_(0.0, 255.0).round_().to(torch.uint8)
 
 
-def _as_clip(item: Pixels) -> tuple[Tensor, bool]:
-    """[T, H, W, 3] uint8 or floating point, and whether it is an image."""
+def converter(output: Output) -> Callable[[Tensor], np.ndarray[Any, Any]]:
+    """A function from decoded pixels on any device to arrays of the kind asked for.
+
+    Raises:
+        InputError: no such kind.
+    """
+    if output not in ("uint8", "float"):
+        raise InputError(f"output must be 'uint8' or 'float', got {output!r}")
+    return lambda clip: (to_uint8(clip) if output == "uint8" else clip).cpu().numpy()
+
+
+def as_clip(item: Pixels) -> tuple[Tensor, bool]:
+    """[T, H, W, 3] uint8 or floating point, and whether it is an image.
+
+    Raises:
+        InputError: another shape or type, floats that are not finite or not in [-1, 1].
+    """
     if isinstance(item, Image.Image):
         item = np.asarray(item.convert("RGB"))
     if isinstance(item, np.ndarray):

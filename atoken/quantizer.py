@@ -1,12 +1,17 @@
-"""Finite scalar quantisation of So/D (FACTS section 7): no learned parameters, exact inverse."""
+"""Between latents and decoder: finite scalar quantisation of So/D (FACTS section 7) and its checks.
+
+The quantizer has no learned parameters and an exact inverse.
+"""
 
 import torch
 from torch import Tensor, nn
 
-from atoken.config import FSQConfig
+from atoken.config import ATokenConfig, FSQConfig
 from atoken.errors import InputError
+from atoken.patches import check_raster
+from atoken.tokens import Latents, SparseTokens
 
-__all__ = ["FSQ"]
+__all__ = ["FSQ", "decoder_input"]
 
 EPS = 1e-3
 """Widens the bound so that the outermost level can be reached."""
@@ -82,3 +87,36 @@ class FSQ(nn.Module):
             basis.append(step)
             step *= n
         return torch.tensor(basis, dtype=torch.int32, device=device)
+
+
+def decoder_input(
+    tokens: Latents | SparseTokens, config: ATokenConfig, quantizer: FSQ | None, device: torch.device
+) -> SparseTokens:
+    """What a model's decoder takes: latents, or for quantized models FSQ codes as floats, on `device`.
+
+    Args:
+        tokens: a posterior (its mean is taken), latents, or integer codes.
+        quantizer: the model's own; None for continuous models.
+
+    Raises:
+        InputError: nothing of the kind, not the full raster of its items, codes for a continuous
+            model, or latents of another width or not finite.
+    """
+    if not isinstance(tokens, Latents | SparseTokens):
+        raise InputError(
+            f"give what encode or quantize returned (several: SparseTokens.cat), not a {type(tokens).__name__}"
+        )
+    tokens = (tokens.mean if isinstance(tokens, Latents) else tokens).to(device)
+    check_raster(tokens, config.patch)
+    if tokens.is_codes:
+        if quantizer is None:
+            raise InputError(f"{config.name} is continuous: it cannot decode codes")
+        return tokens.with_features(quantizer.indices_to_codes(tokens.features))
+    channels = tokens.features.shape[1]
+    if channels != config.latent_channels:
+        raise InputError(f"{config.name} decodes {config.latent_channels} latent channels, got {channels}")
+    if not bool(torch.isfinite(tokens.features).all()):
+        raise InputError("latents must be finite; these hold NaN or infinity")
+    if quantizer is None:
+        return tokens
+    return tokens.with_features(quantizer(tokens.features)[0])

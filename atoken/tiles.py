@@ -1,8 +1,8 @@
 """Temporal tiles: which tokens see each other, and where they stand (FACTS section 8).
 
 Unlike the release, each item is cut from its own first time step, and the cache horizon is the
-item's own: an item's result never depends on its batch mates (FACTS 13.9). Streaming of long
-videos attaches here: `plan_windows` yields the steps of a decode that carries keys and values.
+item's own: an item's result never depends on its batch mates (FACTS 13.9). `plan_tiles` and
+`plan_windows` lay out packs of any items; `plan_raster` one stretch of one video, for streams.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from atoken.attention import Segments
 from atoken.errors import InputError
 from atoken.tokens import SparseTokens
 
-__all__ = ["Merge", "Tiles", "Window", "plan_tiles", "plan_windows"]
+__all__ = ["Merge", "Tiles", "Window", "plan_raster", "plan_tiles", "plan_windows"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -142,6 +142,39 @@ def plan_windows(tokens: SparseTokens, steps: int, cache_steps: int) -> Iterator
             Merge(order.to(device), _local(pack, keys, first_step).to(device), keep.to(device)),
         )
         carried = pool[keep]
+
+
+def _raster(grid: tuple[int, int, int], first: int = 0) -> Tensor:
+    """Coordinates [t * h * w, 4] int64 of a full grid (t, rows, columns), t counted from `first`."""
+    t, h, w = (torch.arange(n) for n in grid)
+    return torch.cartesian_prod(t + first, h, w, torch.zeros(1, dtype=torch.long))
+
+
+def plan_raster(
+    grid: tuple[int, int, int],
+    *,
+    held: int = 0,
+    first: int = 0,
+    keep: int = 0,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Tiles, Merge]:
+    """One window of one video in raster order: what `plan_windows` gives for it, from sizes alone.
+
+    Args:
+        grid: new latent steps, rows, columns.
+        held: latent steps before it whose keys and values are carried in.
+        first: local t of its first step; carried keys lie below it.
+        keep: latent steps to carry on, at most.
+        dtype: in which attention will run.
+    """
+    t, h, w = grid
+    queries, keys = t * h * w, (held + t) * h * w
+    segments = Segments.of([queries], [keys], device=device, dtype=dtype)
+    tiles = Tiles(_raster(grid, first).to(device), [queries], [(h, w)], segments)
+    order = torch.arange(keys, device=device)
+    coords = _raster((held + t, h, w), first - held).to(device)
+    return tiles, Merge(order, coords, order[max(keys - keep * h * w, 0) :])
 
 
 def _local(pack: _Windowed, rows: Tensor, first_step: int) -> Tensor:

@@ -1,8 +1,8 @@
 """The tokenizer: images and videos in, tokens, latents, codes, features and pixels out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,15 +12,14 @@ from torch.nn import functional as F
 from atoken import checkpoint
 from atoken.config import ATokenConfig
 from atoken.errors import InputError
-from atoken.patches import Fit, Frames, Pixels, check_raster, pack_pixels, to_uint8, unpack_pixels
-from atoken.pooling import PoolingHead
-from atoken.quantizer import FSQ
-from atoken.tokens import ItemSpec, Latents, SparseTokens
-from atoken.transformer import Decoder, Encoder
+from atoken.patches import Fit, Frames, Output, Pixels, converter, pack_pixels, unpack_pixels
+from atoken.quantizer import FSQ, decoder_input
+from atoken.space import SpaceTiles
+from atoken.streaming import decode_stream, encode_stream
+from atoken.tokens import Latents, SparseTokens
+from atoken.transformer import Decoder, Encoder, initialise
 
 __all__ = ["AToken"]
-
-INIT_STD = 0.02
 
 
 class AToken(nn.Module):
@@ -41,7 +40,7 @@ class AToken(nn.Module):
         self.decoder = Decoder(config.decoder, latents, config.token_channels)
         self.quantizer = None if config.quantizer is None else FSQ(config.quantizer)
         if not self.proj.weight.is_meta:  # As for the position table: nothing to draw there.
-            self.apply(_initialise)
+            self.apply(initialise)
 
     @classmethod
     def from_pretrained(
@@ -132,15 +131,9 @@ class AToken(nn.Module):
         Raises:
             InputError: a stride below one latent step or a negative cache.
         """
-        stride_frames = self.config.tile_frames if stride_frames is None else stride_frames
-        patch_frames = self.config.patch[0]
-        if stride_frames < patch_frames or cache_frames < 0:
-            raise InputError(
-                f"stride_frames must be {patch_frames} or more and cache_frames 0 or more, "
-                f"got {stride_frames} and {cache_frames}"
-            )
-        tokens = tokens.to(dtype=self.dtype)
-        rebuilt: Tensor = self.decoder(tokens, stride_frames // patch_frames, cache_frames // patch_frames)
+        rebuilt: Tensor = self.decoder(
+            tokens.to(dtype=self.dtype), *self.config.window_steps(stride_frames, cache_frames)
+        )
         return rebuilt
 
     # -- Public methods on items -------------------------------------------------------------
@@ -183,7 +176,7 @@ class AToken(nn.Module):
         self,
         tokens: Latents | SparseTokens,
         *,
-        output: Literal["uint8", "float"] = "uint8",
+        output: Output = "uint8",
         stride_frames: int | None = None,
         cache_frames: int = 0,
     ) -> list[np.ndarray[Any, Any]]:
@@ -202,25 +195,18 @@ class AToken(nn.Module):
         Raises:
             InputError: codes for a continuous model, tokens that are not whole items.
         """
-        if output not in ("uint8", "float"):
-            raise InputError(f"output must be 'uint8' or 'float', got {output!r}")
+        convert = converter(output)
         clips = self.decode_pixels(tokens, stride_frames=stride_frames, cache_frames=cache_frames)
-        arrays = []
-        for clip, spec in zip(clips, _specs(tokens), strict=True):
-            array = (to_uint8(clip) if output == "uint8" else clip).cpu().numpy()
-            arrays.append(array[0] if spec.kind == "image" else array)
-        return arrays
+        specs = (tokens.mean if isinstance(tokens, Latents) else tokens).items
+        arrays = zip(map(convert, clips), specs, strict=True)
+        return [array[0] if spec.kind == "image" else array for array, spec in arrays]
 
     @torch.no_grad()
     def decode_pixels(
-        self,
-        tokens: Latents | SparseTokens,
-        *,
-        stride_frames: int | None = None,
-        cache_frames: int = 0,
+        self, tokens: Latents | SparseTokens, *, stride_frames: int | None = None, cache_frames: int = 0
     ) -> list[Tensor]:
         """`decode` on the device: per item [T, H, W, 3] float32, not clamped; T is 1 for images."""
-        tokens = self._decoder_input(tokens)
+        tokens = self.decoder_input(tokens)
         rebuilt = self.forward_decoder(tokens, stride_frames=stride_frames, cache_frames=cache_frames)
         return unpack_pixels(tokens.with_features(rebuilt.float()), self.config.patch)
 
@@ -237,41 +223,75 @@ class AToken(nn.Module):
         tokens = self._pack(items, fit, frames)
         return tokens.with_features(self.forward_encoder(tokens)[0].float())
 
+    # -- Videos of any length, as streams ----------------------------------------------------
+
+    def encode_video(
+        self,
+        frames: Iterable[Pixels],
+        *,
+        fit: Fit = "pad",
+        frames_rule: Frames = "pad",
+        space: SpaceTiles | None = None,
+    ) -> Iterator[Latents]:
+        """`encode` of one video of any length, holding no more than a temporal tile of it.
+
+        Args:
+            frames: any mix of frames [H, W, 3] and blocks of them [n, H, W, 3], of one size; uint8,
+                or floats in [-1, 1]. Their number need not be known.
+            fit, frames_rule: as `fit` and `frames` of `encode`.
+            space: cut frames into these tiles too; changes the result, see `atoken.space`.
+
+        Yields:
+            Latents of each temporal tile once its frames are there: one item, whose t goes on from
+            the part before. `join_video` makes one item of all.
+
+        Raises:
+            InputError: on the way, a frame that `encode` would refuse or that has another size or
+                type than the first, named by its number from 0; no frame at all.
+        """
+        return encode_stream(self, frames, fit=fit, frames_rule=frames_rule, space=space)
+
+    def decode_video(
+        self,
+        parts: Iterable[Latents | SparseTokens],
+        *,
+        output: Output = "uint8",
+        stride_frames: int | None = None,
+        cache_frames: int = 0,
+        space: SpaceTiles | None = None,
+    ) -> Iterator[np.ndarray[Any, Any]]:
+        """`decode` of one video of any length, holding a window of it and its cache.
+
+        Args:
+            parts: of `encode_video`, their codes or samples, in any cut along t; one item as [item].
+            output, stride_frames, cache_frames: as in `decode`.
+            space: decode in these spatial tiles and blend their pixels, see `atoken.space`.
+
+        Yields:
+            Blocks [n, H, W, 3] in order, each as soon as its window is complete.
+
+        Raises:
+            InputError: what `decode` refuses; on the way, parts that do not follow one another.
+        """
+        convert = converter(output)
+        blocks = self.decode_video_pixels(parts, stride_frames=stride_frames, cache_frames=cache_frames, space=space)
+        return map(convert, blocks)
+
+    def decode_video_pixels(
+        self,
+        parts: Iterable[Latents | SparseTokens],
+        *,
+        stride_frames: int | None = None,
+        cache_frames: int = 0,
+        space: SpaceTiles | None = None,
+    ) -> Iterator[Tensor]:
+        """`decode_video` on the device: blocks [n, H, W, 3] float32, about [-1, 1], not clamped."""
+        steps, cache = self.config.window_steps(stride_frames, cache_frames)
+        return decode_stream(self, parts, stride_steps=steps, cache_steps=cache, space=space)
+
     def _pack(self, items: Sequence[Pixels], fit: Fit, frames: Frames) -> SparseTokens:
         return pack_pixels(items, patch=self.config.patch, fit=fit, frames=frames, device=self.device)
 
-    def _decoder_input(self, tokens: Latents | SparseTokens) -> SparseTokens:
-        if not isinstance(tokens, Latents | SparseTokens):
-            raise InputError(
-                f"give what encode or quantize returned (several: SparseTokens.cat), not a {type(tokens).__name__}"
-            )
-        tokens = (tokens.mean if isinstance(tokens, Latents) else tokens).to(self.device)
-        check_raster(tokens, self.config.patch)
-        if tokens.is_codes:
-            if self.quantizer is None:
-                raise InputError(f"{self.config.name} is continuous: it cannot decode codes")
-            return tokens.with_features(self.quantizer.indices_to_codes(tokens.features))
-        channels = tokens.features.shape[1]
-        if channels != self.config.latent_channels:
-            raise InputError(
-                f"{self.config.name} decodes {self.config.latent_channels} latent channels, got {channels}"
-            )
-        if not bool(torch.isfinite(tokens.features).all()):
-            raise InputError("latents must be finite; these hold NaN or infinity")
-        if self.quantizer is None:
-            return tokens
-        return tokens.with_features(self.quantizer(tokens.features)[0])
-
-
-def _specs(tokens: Latents | SparseTokens) -> tuple[ItemSpec, ...]:
-    return tokens.mean.items if isinstance(tokens, Latents) else tokens.items
-
-
-def _initialise(module: nn.Module) -> None:
-    """Truncated normal for matrices and the probe, zero biases; norms keep their ones."""
-    if isinstance(module, PoolingHead):
-        nn.init.trunc_normal_(module.probe, std=INIT_STD)
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.trunc_normal_(module.weight, std=INIT_STD)
-    if isinstance(module, nn.Linear) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+    def decoder_input(self, tokens: Latents | SparseTokens) -> SparseTokens:
+        """What `forward_decoder` takes, of what `decode` takes."""
+        return decoder_input(tokens, self.config, self.quantizer, self.device)

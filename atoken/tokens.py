@@ -11,7 +11,10 @@ from torch import Tensor
 
 from atoken.errors import InputError
 
-__all__ = ["ItemSpec", "Kind", "Latents", "SparseTokens"]
+__all__ = ["ItemSpec", "Kind", "Latents", "PosteriorSampler", "SparseTokens"]
+
+NOISE_BLOCK = 16
+"""torch's CPU generator makes normal numbers sixteen at a time; whole blocks can be drawn piece by piece."""
 
 Kind = Literal["image", "video"]
 
@@ -185,12 +188,10 @@ class Latents:
         if len(seeds) != len(self):
             raise InputError(f"{len(seeds)} seeds for {len(self)} items; give one, or one each")
         channels = self.logvar.shape[1]
-        noise = torch.cat(
-            [
-                torch.randn(n, channels, generator=torch.Generator().manual_seed(s))
-                for n, s in zip(self.mean.lengths, seeds, strict=True)
-            ]
-        )
+        samplers = map(PosteriorSampler, seeds)
+        return self._shaken(torch.cat([s.noise(n, channels) for s, n in zip(samplers, self.mean.lengths, strict=True)]))
+
+    def _shaken(self, noise: Tensor) -> SparseTokens:
         noise = noise.to(device=self.logvar.device, dtype=self.logvar.dtype)
         return self.mean.with_features(torch.addcmul(self.mean.features, self.std, noise))
 
@@ -207,3 +208,35 @@ class Latents:
     def cat(parts: Sequence["Latents"]) -> "Latents":
         """Pack the items of all parts, in order. Inverse of `split`."""
         return Latents(SparseTokens.cat([p.mean for p in parts]), torch.cat([p.logvar for p in parts]))
+
+
+class PosteriorSampler:
+    """`Latents.sample` for an item that arrives in parts: the same seed gives the same numbers.
+
+    The item's noise is one row of numbers, of which each call takes the next; so a video's sample
+    does not depend on how its latents are cut.
+    """
+
+    def __init__(self, seed: int) -> None:
+        """One sampler serves one item; `seed` as in `Latents.sample`."""
+        self._generator = torch.Generator().manual_seed(int(index(seed)))
+        self._rest = torch.empty(0)
+
+    def sample(self, part: Latents) -> SparseTokens:
+        """mean + std * noise of the item's next tokens.
+
+        Raises:
+            InputError: several items; each needs a sampler of its own.
+        """
+        if len(part) != 1:
+            raise InputError(f"a sampler serves one item, these are {len(part)}; use Latents.sample(seeds)")
+        return part._shaken(self.noise(*part.logvar.shape))
+
+    def noise(self, rows: int, channels: int) -> Tensor:
+        """The next standard normal numbers [rows, channels], float32 on the CPU."""
+        missing = rows * channels - self._rest.numel()
+        fresh = torch.randn(-(-max(missing, 0) // NOISE_BLOCK) * NOISE_BLOCK, generator=self._generator)
+        # No copy where a part uses up its blocks, as it does with 32 and 48 channels.
+        drawn = torch.cat([self._rest, fresh]) if self._rest.numel() else fresh
+        self._rest = drawn[rows * channels :].clone()
+        return drawn[: rows * channels].view(rows, channels)

@@ -17,9 +17,10 @@ from atoken.positions import LearnedPositions, rotary_table, rotate
 from atoken.tiles import Merge, Tiles, plan_tiles, plan_windows
 from atoken.tokens import SparseTokens
 
-__all__ = ["Block", "Carry", "Context", "Decoder", "Encoder", "HeadNorm", "SelfAttention"]
+__all__ = ["Block", "Carry", "Context", "Decoder", "Encoder", "HeadNorm", "SelfAttention", "initialise"]
 
 NORM_EPS = 1e-6
+INIT_STD = 0.02
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,8 +148,11 @@ class Encoder(nn.Module):
             [L, C] after the final norm (`x_no_proj`).
         """
         tiles = plan_tiles(tokens, tile_steps)
-        x = self.input_layer(tokens.features) + self.pos_embedder(tiles)
-        context = Context.of(tiles, self.head_dim)
+        return self.run(tokens.features, tiles, Context.of(tiles, self.head_dim))
+
+    def run(self, features: Tensor, tiles: Tiles, context: Context) -> Tensor:
+        """`forward` by a plan that is there already: [L, token_channels] -> [L, C]."""
+        x = self.input_layer(features) + self.pos_embedder(tiles)
         for block in self.blocks:
             x = block(x, context)
         out: Tensor = self.post_layernorm(x)
@@ -181,19 +185,34 @@ class Decoder(nn.Module):
         """
         if cache_steps == 0:
             tiles = plan_tiles(tokens, tile_steps)
-            return self._decode(tokens.features, tiles, Context.of(tiles, self.head_dim), None)
+            return self.run(tokens.features, tiles, Context.of(tiles, self.head_dim), None)
         carries = [Carry() for _ in self.blocks]
         rows, outputs = [], []
         for window in plan_windows(tokens, tile_steps, cache_steps):
             context = Context.of(window.tiles, self.head_dim, window.merge)
             rows.append(window.rows)
             features = tokens.features[window.rows]
-            outputs.append(self._decode(features, window.tiles, context, carries))
+            outputs.append(self.run(features, window.tiles, context, carries))
         return torch.cat(outputs)[torch.cat(rows).argsort()]
 
-    def _decode(self, features: Tensor, tiles: Tiles, context: Context, carries: list[Carry] | None) -> Tensor:
+    def run(self, features: Tensor, tiles: Tiles, context: Context, carries: list[Carry] | None) -> Tensor:
+        """One window by a plan that is there already: [L, latents] -> [L, token_channels].
+
+        Args:
+            carries: of each block, what the window before left; None where windows are independent.
+        """
         x = self.input_layer(features) + self.pos_embedder(tiles)
         for index, block in enumerate(self.blocks):
             x = block(x, context, None if carries is None else carries[index])
         out: Tensor = self.out_layer(self.out_norm(x))
         return out
+
+
+def initialise(module: nn.Module) -> None:
+    """Truncated normal for matrices and the probe, zero biases; norms keep their ones."""
+    if isinstance(module, PoolingHead):
+        nn.init.trunc_normal_(module.probe, std=INIT_STD)
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.trunc_normal_(module.weight, std=INIT_STD)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)

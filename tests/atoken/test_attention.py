@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from atoken import attention
 from atoken.attention import Segments, attend
@@ -40,6 +44,65 @@ def test_segments_see_only_themselves(lengths):
     torch.testing.assert_close(attend(q, k, v, segments), dense(q, k, v, queries, keys), rtol=0, atol=1e-5)
 
 
+@settings(max_examples=20, deadline=None)
+@given(sizes=st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 40)), scores=st.integers(1, 500))
+def test_pieces_of_queries_give_the_same(sizes, scores):
+    count, queries, keys = sizes
+    generator = torch.Generator().manual_seed(0)
+    q = torch.randn(count * queries, 2, 8, generator=generator)
+    k, v = torch.randn(2, count * keys, 2, 8, generator=generator)
+    segments = Segments.of([queries] * count, [keys] * count, device=CPU, dtype=torch.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "SCORES", scores)
+        got = attend(q, k, v, replace(segments, fused=False))
+    torch.testing.assert_close(got, attend(q, k, v, segments), rtol=0, atol=1e-6)
+
+
+def test_where_no_fused_kernel_is_known_queries_go_in_pieces():
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        assert Segments.of([4], device=CPU, dtype=dtype).fused
+    assert not attention._fused(torch.device("mps"), torch.float32)
+    with sdpa_kernel(SDPBackend.MATH):
+        attention._fused.cache_clear()
+        assert not Segments.of([4], device=CPU, dtype=torch.float32).fused
+    attention._fused.cache_clear()
+
+
+LONG = """
+import resource, sys, torch
+from atoken import attention
+from atoken.config import TransformerConfig
+from atoken.tiles import plan_raster
+from atoken.transformer import Context, Decoder, Encoder
+torch.set_num_threads(1)
+kind, half = sys.argv[1:]
+if kind == "pieces":
+    attention._fused = lambda device, dtype: False
+config = TransformerConfig(width=72, blocks=1, heads=1, mlp=8)
+stack = Encoder(config, 8) if half == "encoder" else Decoder(config, 8, 8)
+tiles, merge = plan_raster((4, 64, 64), device=torch.device("cpu"), dtype=torch.float32)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+rest = () if half == "encoder" else (None,)
+run = lambda n: stack.run(torch.randn(n, 8), tiles, Context.of(tiles, 72), *rest)
+before = peak()
+with torch.set_grad_enabled(kind == "grad"):
+    out = run(4 * 64 * 64)
+if kind == "grad":
+    out.sum().backward()
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("half", ["encoder", "decoder"])
+@pytest.mark.parametrize("kind", ["plain", "grad", "pieces"])
+def test_scores_are_never_held_whole(kind, half):
+    # 16,384 tokens: their scores take 1024 MiB; everything else a tenth of it, the pieces a quarter.
+    command = [sys.executable, "-c", LONG, kind, half]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 450
+
+
 def test_equal_neighbours_share_a_call():
     segments = Segments.of([4, 4, 4, 7, 4], device=CPU, dtype=torch.float32)
     assert segments.runs == ((3, 4, 4), (1, 7, 7), (1, 4, 4))
@@ -62,7 +125,9 @@ def test_the_packed_kernel_is_for_half_precision_on_cuda(monkeypatch, dtype, aut
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda _: autocast)
     if packed and attention._varlen_kernel() is None:
         pytest.skip("this torch has no packed kernel, and flash-attn is not installed")
-    kernel = attention._packed_kernel(torch.device("cuda"), dtype)
+    monkeypatch.setattr(attention, "_cumulative", lambda *_: torch.empty(0))
+    monkeypatch.setattr(attention, "_fused", lambda *_: True)
+    kernel = Segments.of([1], device=torch.device("cuda"), dtype=dtype).kernel
     assert (kernel is not None) == packed
     assert attention._packed_kernel(CPU, dtype) is None
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
