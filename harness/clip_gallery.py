@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from harness.gallery import ERROR_MAX, FOLDER, error_map
+from harness.gallery import ERROR_MAX, error_map
 from harness.storage import make_folder, write_atomically
 
 MOST_FRAMES = 150
@@ -35,25 +35,24 @@ def write_clip(
     frames: Iterator[tuple[np.ndarray, np.ndarray]],
     *,
     rate: Fraction,
-    total: int,
 ) -> dict[str, Any]:
-    """Write ``gallery/<stem>.webm`` and ``gallery/<stem>.png`` below a run's folder.
+    """Write ``<stem>.webm`` and ``<stem>.png`` into a run's gallery.
 
     The video is VP9 in BT.709 colours, which browsers play without licensed codecs. The poster is lossless: the
     shown frame with the largest squared error. Error maps are those of `harness.gallery.error_map`, but that the
     differences are averaged before they are coloured where panels are reduced.
 
     Args:
+        folder: the gallery, directly below the run's folder.
         frames: original and reconstruction, uint8 RGB ``[H, W, 3]`` each, in order; read one by one and no
             further than they are shown.
         rate: frames per second.
-        total: how many frames the clip has, shown or not.
 
     Returns:
-        Of the record's gallery entry: ``video``, ``poster`` (paths below `folder`), ``frames`` (`total`), ``shown``
-        (the first ones), ``poster_frame`` (its index), ``rate``, ``height`` and ``width`` of one of the three
-        panels, ``scale`` (panel pixels per frame pixel), ``error_max``, ``lossless`` (every shown frame came back bit
-        for bit).
+        Of the record's gallery entry: ``video``, ``poster`` (paths below the run's folder), ``frames`` (how many are
+        shown: the first ones, at most `MOST_FRAMES`), ``poster_frame`` (its index), ``rate``, ``height`` and
+        ``width`` of one of the three panels, ``scale`` (panel pixels per frame pixel), ``error_max``, ``lossless``
+        (every shown frame came back bit for bit).
 
     Raises:
         BenchError: the folder cannot be written.
@@ -76,17 +75,15 @@ def write_clip(
         shown += 1
     if encoder is None:
         raise ValueError(f"{stem}: no frames to show")
-    make_folder(folder / FOLDER)
-    video, still = f"{FOLDER}/{stem}.webm", f"{FOLDER}/{stem}.png"
-    write_atomically(folder / video, encoder.finish())
+    make_folder(folder)
+    write_atomically(folder / f"{stem}.webm", encoder.finish())
     data = io.BytesIO()
     Image.fromarray(poster).save(data, "PNG", compress_level=6)
-    write_atomically(folder / still, data.getvalue())
+    write_atomically(folder / f"{stem}.png", data.getvalue())
     return {
-        "video": video,
-        "poster": still,
-        "frames": total,
-        "shown": shown,
+        "video": f"{folder.name}/{stem}.webm",
+        "poster": f"{folder.name}/{stem}.png",
+        "frames": shown,
         "poster_frame": poster_frame,
         "rate": float(rate),
         "height": poster.shape[0],
