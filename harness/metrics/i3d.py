@@ -66,8 +66,11 @@ def crop(frames: Tensor) -> Tensor:
     peak = torch.tensor(255.0, device=frames.device)
     parts = []
     for part in torch.split(frames, _FRAMES):
-        resized = functional.interpolate(part / peak, size=size, mode="bilinear", align_corners=False)
-        parts.append((resized[:, :, top : top + SIDE, left : left + SIDE] - 0.5) * 2)
+        # Each channel as an image: for three channels torch has another way, 15 times slower and off by a rounding.
+        channels = part.flatten(0, 1).unsqueeze(1) / peak
+        resized = functional.interpolate(channels, size=size, mode="bilinear", align_corners=False)
+        centre = resized[:, 0, top : top + SIDE, left : left + SIDE]
+        parts.append(((centre - 0.5) * 2).view(len(part), -1, SIDE, SIDE))
     return torch.cat(parts)
 
 
