@@ -19,3 +19,21 @@ def whole_number(name: str, what: str, text: str | None, low: int, high: int) ->
         given = f"{name}:{text}" if text else name
         raise BenchError(f"{given}: give the {what} as {name}:N with N from {low} to {high}")
     return int(text)
+
+
+def bits_per_pixel(name: str, text: str) -> float:
+    """Read the rate of ``NAME@BPP``.
+
+    Args:
+        text: what follows the name, with its ``@``.
+
+    Raises:
+        BenchError: no number, or none above 0 and up to 24 (8-bit RGB as it is).
+    """
+    try:
+        rate = float(text.removeprefix("@"))
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate <= 24:
+        raise BenchError(f"{name}{text}: give the rate as {name}@BPP, bits per pixel above 0, up to 24")
+    return rate

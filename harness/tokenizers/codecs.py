@@ -21,7 +21,7 @@ from torch import Tensor
 from atoken.errors import InputError
 from harness.data.prepare import eight_bit, to_unit_range
 from harness.errors import BenchError
-from harness.tokenizers.arguments import whole_number
+from harness.tokenizers.arguments import bits_per_pixel, whole_number
 from harness.tokenizers.base import Encoded, LatentMode, Tokenizer, TokenizerCard
 
 # Pixels held while a quality is searched: all of 1,365 images of 256x256, an even selection of more.
@@ -238,15 +238,7 @@ def _levels(image: Tensor) -> np.ndarray:
 
 def _create(form: Format, argument: str | None) -> Codec:
     if argument is not None and argument.startswith("@"):
-        try:
-            target = float(argument[1:])
-        except ValueError:
-            target = 0.0
-        if not 0 < target <= 24:
-            raise BenchError(
-                f"{form.name}{argument}: give the rate as {form.name}@BPP, bits per pixel above 0, up to 24"
-            )
-        return Codec(form, target=target)
+        return Codec(form, target=bits_per_pixel(form.name, argument))
     return Codec(form, quality=whole_number(form.name, "quality", argument, form.lowest, form.highest))
 
 

@@ -1,22 +1,26 @@
-"""The ceiling: gives back what it gets (PSNR infinite, SSIM 1, LPIPS 0, rFID 0 or the pipeline is wrong)."""
+"""The ceiling: gives back what it gets (PSNR infinite, SSIM 1, LPIPS 0, rFID and rFVD 0, or the pipeline is wrong)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from harness.data.base import ClipShape
 from harness.errors import BenchError
 from harness.tokenizers.base import Encoded, LatentMode, Tokenizer, TokenizerCard
+from harness.tokenizers.clip_blocks import nominal_tokens
+from harness.tokenizers.video import EncodedPart, VideoTokenizer
 
 
-class Identity(Tokenizer):
-    """No compression at all, on any device and at any size."""
+class Identity(Tokenizer, VideoTokenizer):
+    """No compression at all, on any device and at any size; of a video it holds the block that passes."""
 
     card = TokenizerCard(
         name="identity",
         title="identity (ceiling)",
+        modalities=("image", "video"),
         token_type="none",
         source="no model: the input itself",
     )
@@ -39,6 +43,21 @@ class Identity(Tokenizer):
 
     def decode(self, encoded: Encoded) -> list[Tensor]:
         return list(encoded.payload)
+
+    def encode_clip(
+        self,
+        frames: Iterator[Tensor],
+        shape: ClipShape,
+        *,
+        latent: LatentMode,  # noqa: ARG002
+        seed: int,  # noqa: ARG002
+    ) -> Iterator[EncodedPart]:
+        for block in frames:
+            yield EncodedPart(payload=block, tokens=nominal_tokens(len(block), shape))
+
+    def decode_clip(self, parts: Iterator[EncodedPart], shape: ClipShape) -> Iterator[Tensor]:  # noqa: ARG002
+        for part in parts:
+            yield part.payload
 
 
 def create(argument: str | None, *, device: str, dtype: str) -> Identity:  # noqa: ARG001
