@@ -87,6 +87,9 @@ class ClipFeed(Iterator[np.ndarray]):
 
         Frames that are not measured do not come: fewer than `count`, down to none, at the clip's end.
 
+        Args:
+            count: 1 or more.
+
         Raises:
             ValueError: as many frames have not gone in yet.
         """

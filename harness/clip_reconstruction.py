@@ -130,6 +130,8 @@ class ClipReconstruction:
         came = 0
         for output in self._decoding.over(outputs):
             self._check(output, padded)
+            if not len(output):
+                continue
             came += len(output)
             try:
                 reference = self._feed.take(len(output))

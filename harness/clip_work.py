@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 
 from harness import gallery
-from harness.clip_gallery import FRAMES, write_clip
+from harness.clip_gallery import write_clip
 from harness.clip_reconstruction import BLOCK, ClipReconstruction
 from harness.console import Advance
 from harness.data.base import ClipShape, ClipSource, SampleError
@@ -22,7 +21,7 @@ from harness.data.prepare import Pipeline
 from harness.errors import BenchError
 from harness.metrics.clip_base import ClipMetric
 from harness.plan import Plan
-from harness.storage import make_folder
+from harness.shards import Row
 from harness.tokenizers.video import Frames, VideoTokenizer
 from harness.workload import Failed, Measured, Workload
 
@@ -124,25 +123,24 @@ class ClipWork(Workload):
         return ClipReconstruction(clip, sample, self._tokenizer, self._plan.protocol, self._device)
 
     @torch.inference_mode()
-    def show(self, folder: Path, ids: Sequence[str], columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    def show(self, folder: Path, rows: Sequence[Row], columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         ranked = gallery.ranked(self._metrics, columns)
         if ranked is None:
             return []
-        make_folder(folder / gallery.FOLDER)
         places = {sample.id: place for place, sample in enumerate(self._dataset.samples)}
         entries = []
         for chosen in ranked.entries:
-            sample_id, stem = ids[chosen.index], f"{chosen.index:06d}"
+            row, stem = rows[chosen.index], f"{chosen.index:06d}"
             try:
-                work = self._reconstruction(places[sample_id])
+                work = self._reconstruction(places[row.id])
                 # Lazy all the way: of a long clip no more is reconstructed than is shown.
                 with closing(_pictures(work)) as pictures:
-                    shown = write_clip(folder / gallery.FOLDER, stem, islice(pictures, FRAMES), rate=work.shape.rate)
+                    shown = write_clip(folder / gallery.FOLDER, stem, pictures, rate=work.shape.rate)
             except SampleError as error:
                 raise BenchError(
-                    f"{sample_id}: could be measured and cannot be read for the gallery: {error.reason}"
+                    f"{row.id}: could be measured and cannot be read for the gallery: {error.reason}"
                 ) from None
-            entries.append({**ranked.entry(chosen, sample_id), **shown, "tile": list(self._tokenizer.card.tile)})
+            entries.append({**ranked.entry(chosen, row.id), **shown, "tile": list(self._tokenizer.card.tile)})
         gallery.remove_stale(folder, entries)
         return entries
 

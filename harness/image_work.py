@@ -20,6 +20,7 @@ from harness.measuring import Measurer
 from harness.metrics.base import Metric
 from harness.packing import packs
 from harness.plan import Plan
+from harness.shards import Row
 from harness.tokenizers.base import Tokenizer
 from harness.workload import Failed, Measured, Workload
 
@@ -85,12 +86,12 @@ class ImageWork(Workload):
     def _measurer(self, metrics: Sequence[Metric]) -> Measurer:
         return Measurer(self._tokenizer, self._plan.protocol, metrics, self._plan.settings.device)
 
-    def show(self, folder: Path, ids: Sequence[str], columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    def show(self, folder: Path, rows: Sequence[Row], columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         ranked = gallery.ranked(self._metrics, columns)
         if ranked is None:
             return []
         places = {sample.id: place for place, sample in enumerate(self._dataset.samples)}
-        wanted = [places[ids[entry.index]] for entry in ranked.entries]
+        wanted = [places[rows[entry.index].id] for entry in ranked.entries]
         stream = prepared(self._dataset, self._pipeline, wanted, workers=0)
         return gallery.write(folder, ranked, self._pictures(stream, self._measurer(())))
 

@@ -75,7 +75,7 @@ def merge(plan: Plan, folder: Path, found: dict[str, Any] | None, work: Workload
     _write_table(folder / SAMPLES, rows, evidence.columns)
     if evidence.frames:
         _write_frames(folder / FRAMES, rows, evidence.frames)
-    pictures = work.show(folder, [row.id for row in rows], evidence.columns)
+    pictures = work.show(folder, rows, evidence.columns)
     record = _record(plan, evidence, cells, pictures)
     records.save(folder, record)
     record = records.load(folder / records.NAME)

@@ -81,12 +81,12 @@ class Workload(ABC):
         """
 
     @abstractmethod
-    def show(self, folder: Path, ids: Sequence[str], columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    def show(self, folder: Path, rows: Sequence[Row], columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         """Write pictures of the worst, the median and the best samples.
 
         Args:
             folder: the run's.
-            ids: of the measured samples, in the order of `columns`.
+            rows: of the measured samples, in the order of `columns`.
 
         Returns:
             the record's ``gallery`` entries.
