@@ -8,21 +8,6 @@ from __future__ import annotations
 
 from harness.experiment import Experiment, Fills
 
-VIDEO_RECON = Experiment(
-    name="video-recon",
-    title="Video reconstruction",
-    fills=(
-        Fills(
-            table="table06",
-            group={"davis": "DAVIS", "tokenbench": "TokenBench"},
-            columns={"PSNR": "PSNR↑", "SSIM": "SSIM↑", "LPIPS": "LPIPS↓", "rFVD": "rFVD↓"},
-        ),
-        Fills(table="table03", group={"tokenbench": "Video"}, columns={"PSNR": "PSNR↑", "rFVD": "rFVD↓"}),
-    ),
-    datasets=("davis", "tokenbench"),
-    needs="DAVIS at 1080p (50 clips), TokenBench (471 clips), a checkpoint, I3D weights for rFVD",
-)
-
 ASSET_RECON = Experiment(
     name="asset-recon",
     title="3D asset reconstruction",
@@ -204,7 +189,6 @@ REPRESENTATION = Experiment(
 )
 
 EXPERIMENTS = (
-    VIDEO_RECON,
     ASSET_RECON,
     IMAGE_CLASSIFY,
     IMAGE_RETRIEVAL,

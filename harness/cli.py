@@ -103,11 +103,17 @@ def run(
         list[str] | None,
         typer.Option(metavar="SPEC", help="NAME, NAME:ARG, NAME@RATE or pkg.module:factory; repeatable."),
     ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the tokenizer's factory; repeatable.")
+    ] = None,
     data: Annotated[
         list[str] | None, typer.Option(metavar="NAME[=PATH]", help="Dataset, see `list datasets`; repeatable.")
     ] = None,
     protocol: Annotated[
         str | None, typer.Option(metavar="NAME|all|FILE.yaml", help="How it is measured, see `list protocols`.")
+    ] = None,
+    only: Annotated[
+        Path | None, typer.Option("--list", metavar="FILE", help="Only the samples with the ids in this file.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The first N samples only.")] = None,
     device: Device = "auto",
@@ -120,7 +126,9 @@ def run(
     shard: Annotated[
         str | None, typer.Option(metavar="i/n", help="This process's share, 0/n to n-1/n; then `merge`.")
     ] = None,
-    shard_size: Annotated[int, typer.Option(min=1, help="Samples in a shard, the unit that a resume keeps.")] = 64,
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples in a shard, the unit that a resume keeps: 64 images, 1 clip.")
+    ] = None,
     runs: Runs = Path("runs"),
     weights: Weights = None,
     strict: Strict = False,
@@ -141,7 +149,9 @@ def run(
         tokenizers=tuple(tokenizer or ()),
         ckpt=ckpt,
         preset=preset,
+        options=tuple(option or ()),
         data=tuple(data or ()),
+        only=only,
         protocol=protocol,
         limit=limit,
         device=device,

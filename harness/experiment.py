@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 Modality = Literal["image", "video", "asset"]
@@ -35,6 +36,7 @@ class Experiment:
         fills: the paper's cells that its records fill.
         datasets: registry names it can run on; the first is the default.
         protocols: names below ``benchmarks/protocols/<name>/``; the first is the default.
+        defaults: dataset -> default protocol, where it is another one.
         tokenizers: rows that run when the user names none.
         runner: ``module:function`` that runs it (imported late).
         needs: what a user must bring to fill the paper's cells, one line.
@@ -47,6 +49,7 @@ class Experiment:
     fills: tuple[Fills, ...] = ()
     datasets: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
+    defaults: Mapping[str, str] = field(default_factory=dict)
     tokenizers: tuple[str, ...] = ()
     runner: str | None = None
     needs: str = ""

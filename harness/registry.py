@@ -11,17 +11,18 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import BenchError
 from harness.experiment import Experiment
 
 if TYPE_CHECKING:
-    from harness.tokenizers.base import Tokenizer
+    from harness.tokenizers.base import Adapter
 
 EXPERIMENTS = "atoken_bench.experiments"
 TOKENIZERS = "atoken_bench.tokenizers"
@@ -99,7 +100,15 @@ def tokenizers() -> dict[str, EntryPoint]:
     return {point.name: point for point in sorted(entry_points(group=TOKENIZERS), key=lambda point: point.name)}
 
 
-def create_tokenizer(text: str, *, ckpt: str | None, preset: str | None, device: str, dtype: str) -> Tokenizer:
+def create_tokenizer(
+    text: str,
+    *,
+    ckpt: str | None,
+    preset: str | None,
+    device: str,
+    dtype: str,
+    options: Mapping[str, str] = MappingProxyType({}),
+) -> Adapter:
     """Build the tokenizer that a spec names.
 
     A factory is ``create(argument: str | None, *, device: str, dtype: str, **options) -> Tokenizer``.
@@ -108,33 +117,37 @@ def create_tokenizer(text: str, *, ckpt: str | None, preset: str | None, device:
         text: see `TokenizerSpec.parse`.
         ckpt: checkpoint path or name; stands for the spec's argument.
         preset: architecture of a checkpoint whose shapes do not say it; only factories that take one get it.
+        options: further keywords of the factory, as text.
 
     Raises:
         BenchError: no such tokenizer, an argument given twice, an option that it does not take, or a factory
             that cannot be called so or makes something else.
     """
     # Here and not above: the contract imports torch, and `list` finds tokenizers without it.
-    from harness.tokenizers.base import Tokenizer
+    from harness.tokenizers.base import Adapter
 
     spec = TokenizerSpec.parse(text)
     if ckpt is not None and spec.argument is not None:
         raise BenchError(f"tokenizer {text!r} has an argument already; leave out it or --ckpt {ckpt}")
     factory = _factory(spec)
-    options: dict[str, str] = {}
+    keywords = dict(options)
+    for name in keywords:
+        if name in ("argument", "device", "dtype", "preset") or not _takes(factory, name):
+            raise BenchError(f"tokenizer {text!r} takes no --option {name}; it takes: {_keywords(factory)}")
     if preset is not None:
         if not _takes(factory, "preset"):
             raise BenchError(f"tokenizer {text!r} takes no --preset")
-        options["preset"] = preset
+        keywords["preset"] = preset
     argument = spec.argument if ckpt is None else ckpt
     try:
-        call = inspect.signature(factory).bind(argument, device=device, dtype=dtype, **options)
+        call = inspect.signature(factory).bind(argument, device=device, dtype=dtype, **keywords)
     except TypeError as error:
         # Told apart from a TypeError inside the factory, whose traceback its author needs.
         raise BenchError(
             f"tokenizer {text!r}: cannot be built ({error}); a factory is create(argument, *, device, dtype)"
         ) from None
     tokenizer = factory(*call.args, **call.kwargs)
-    if not isinstance(tokenizer, Tokenizer):
+    if not isinstance(tokenizer, Adapter):
         raise BenchError(f"tokenizer {text!r}: its factory returns a {type(tokenizer).__name__}, not a Tokenizer")
     return tokenizer
 
@@ -183,6 +196,11 @@ def _module(spec: TokenizerSpec) -> Any:
 def _takes(factory: Callable[..., Any], option: str) -> bool:
     parameters: Iterable[inspect.Parameter] = inspect.signature(factory).parameters.values()
     return any(p.name == option or p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+
+
+def _keywords(factory: Callable[..., Any]) -> str:
+    known = [name for name in inspect.signature(factory).parameters if name not in ("device", "dtype", "preset")]
+    return ", ".join(known[1:]) or "none"
 
 
 def _load(point: EntryPoint) -> Any:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from harness.errors import BenchError
+from harness.experiment import Modality
 from harness.plan import Share
 
 DTYPES = ("float32", "bfloat16", "float16")
+SHARD_SIZES: Mapping[Modality, int] = MappingProxyType({"image": 64, "video": 1, "asset": 1})
+"""Samples that a resume may have to measure again: a minute's work at most, so a clip is a shard of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,22 +23,27 @@ class Request:
 
     Attributes:
         tokenizers: specs; empty for the experiment's default rows.
+        options: ``KEY=VALUE`` for the tokenizers' factories.
         data: ``NAME`` or ``NAME=PATH``; empty for the experiment's default dataset.
+        only: a file of sample ids, one a line: the others are left out.
         protocol: a name, ``all``, a ``.yaml`` path, or None for the default.
         threads, workers: None for the machine's default.
+        shard_size: None for `SHARD_SIZES`.
     """
 
     tokenizers: tuple[str, ...] = ()
     ckpt: str | None = None
     preset: str | None = None
+    options: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
+    only: Path | None = None
     protocol: str | None = None
     limit: int | None = None
     device: str = "auto"
     dtype: str = "float32"
     token_budget: int = 4096
     threads: int | None = None
-    shard_size: int = 64
+    shard_size: int | None = None
     workers: int | None = None
     share: Share = field(default_factory=Share)
     runs: Path = Path("runs")

@@ -7,13 +7,15 @@ import sys
 
 import pytest
 
-from benchmarks.image_recon import EXPERIMENT
+from benchmarks import image_recon, video_recon
 from benchmarks.planned import EXPERIMENTS
 from harness import protocol, registry
+from harness.data import catalog
 from harness.experiment import Experiment
 from reports import paper
 
-ALL = (EXPERIMENT, *EXPERIMENTS)
+BUILT = (image_recon.EXPERIMENT, video_recon.EXPERIMENT)
+ALL = (*BUILT, *EXPERIMENTS)
 FIGURES = [f"table{number:02d}" for number in range(3, 14)]  # 1 and 2 describe, they measure nothing
 
 
@@ -60,22 +62,28 @@ def test_the_command_finds_them_all() -> None:
     assert len({experiment.name for experiment in ALL}) == len(ALL)
 
 
-def test_image_recon_is_whole() -> None:
-    assert set(EXPERIMENT.protocols) == set(protocol.names("image-recon"))
-    cells = {cell for fills in EXPERIMENT.fills for cell in fills.columns}
-    for name in EXPERIMENT.protocols:
-        assert cells <= {metric.name for metric in protocol.load("image-recon", name).metrics}
-    for spec in EXPERIMENT.tokenizers:
+@pytest.mark.parametrize("experiment", BUILT, ids=lambda experiment: experiment.name)
+def test_what_is_built_is_whole(experiment: Experiment) -> None:
+    assert set(experiment.protocols) == set(protocol.names(experiment.name))
+    assert set(experiment.defaults) <= set(experiment.datasets)
+    assert set(experiment.defaults.values()) <= set(experiment.protocols)
+    assert set(experiment.datasets) <= set(catalog.names(experiment.modality))
+    cells = {cell for fills in experiment.fills for cell in fills.columns}
+    for name in experiment.protocols:
+        loaded = protocol.load(experiment.name, name)
+        assert cells <= {metric.name for metric in loaded.metrics}
+        assert (loaded.clip is not None) == (experiment.modality == "video")
+    for spec in experiment.tokenizers:
         assert registry.TokenizerSpec.parse(spec).name in registry.tokenizers()
-    assert EXPERIMENT.runner is not None
-    module, _, function = EXPERIMENT.runner.partition(":")
+    assert experiment.runner is not None
+    module, _, function = experiment.runner.partition(":")
     assert callable(getattr(__import__(module, fromlist=[function]), function))
 
 
 def test_listing_imports_nothing_heavy() -> None:
     code = (
-        "import sys, benchmarks.image_recon, benchmarks.planned;"
-        "print(*{'torch', 'numpy', 'pandas', 'PIL'} & set(sys.modules))"
+        "import sys, benchmarks.image_recon, benchmarks.video_recon, benchmarks.planned;"
+        "print(*{'torch', 'numpy', 'pandas', 'PIL', 'av'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""

@@ -1,0 +1,235 @@
+"""Builds what a request names: datasets, protocols, tokenizers, metrics; says all that is wrong at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from atoken.errors import ATokenError
+from harness import protocol as protocols
+from harness import provenance, registry
+from harness.console import reasons
+from harness.data.base import Dataset
+from harness.data.catalog import open_dataset
+from harness.data.subsets import subset
+from harness.devices import resolve
+from harness.errors import BenchError
+from harness.experiment import Experiment, Modality
+from harness.metrics.base import Aggregated, Cell
+from harness.metrics.registry import build_metrics
+from harness.plan import Plan, Settings
+from harness.protocol import Protocol
+from harness.request import DTYPES, SHARD_SIZES, Request, default_threads
+from harness.tokenizers.base import Adapter, Tokenizer
+from harness.tokenizers.frames import FrameByFrame
+from harness.tokenizers.video import VideoTokenizer
+from harness.weights import WeightStore
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """A tokenizer as the user asked for it; see `harness.registry.create_tokenizer`."""
+
+    spec: str
+    ckpt: str | None = None
+    preset: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def full(self) -> str:
+        """The spec with its checkpoint."""
+        return self.spec if self.ckpt is None else f"{self.spec}:{self.ckpt}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A tokenizer to run."""
+
+    asked: Asked
+    tokenizer: Adapter
+
+
+class Measures:
+    """The metrics of every protocol, built once for all tokenizers: their networks are large."""
+
+    def __init__(self, modality: Modality, store: WeightStore, device: str) -> None:
+        self._build = build_metrics
+        if modality == "video":
+            from harness.metrics.registry import build_clip_metrics
+
+            self._build = build_clip_metrics
+        self._store = store
+        self._device = torch.device(device)
+        self._built: dict[tuple[str, int | None], tuple[Sequence[Aggregated], list[Cell]]] = {}
+
+    def of(self, protocol: Protocol, tokenizer: Adapter) -> tuple[Sequence[Aggregated], list[Cell]]:
+        """Metrics that can be measured here, and the cells that cannot."""
+        size = tokenizer.card.codebook_size
+        key = (protocol.sha256, size)
+        if key not in self._built:
+            self._built[key] = self._build(protocol, self._store, self._device, codebook_size=size)
+        return self._built[key]
+
+    def absent(self) -> dict[str, list[str]]:
+        """Reasons for cells that are missed, each with the cells' names."""
+        return reasons(asdict(cell) for _, absent in self._built.values() for cell in absent)
+
+
+def settings_of(request: Request, modality: Modality) -> Settings:
+    """The request's settings with the machine's and the modality's defaults.
+
+    Raises:
+        BenchError: an unknown dtype, or a device that is not here.
+    """
+    if request.dtype not in DTYPES:
+        raise BenchError(f"--dtype {request.dtype}: not one of {', '.join(DTYPES)}")
+    return Settings(
+        device=resolve(request.device),
+        dtype=request.dtype,
+        threads=request.threads or default_threads(),
+        token_budget=request.token_budget,
+        shard_size=request.shard_size or SHARD_SIZES[modality],
+        limit=request.limit,
+    )
+
+
+def dataset_of(modality: Modality, text: str, only: Path | None) -> Dataset:
+    """The dataset ``NAME`` or ``NAME=PATH``, or those of its samples whose ids are in a file.
+
+    Raises:
+        BenchError: it cannot be opened, or the file names what it has not.
+    """
+    name, _, location = text.partition("=")
+    dataset = open_dataset(modality, name, location or None)
+    return dataset if only is None else subset(dataset, only)
+
+
+def _options(texts: Sequence[str], problems: list[str]) -> dict[str, str]:
+    options = {}
+    for text in texts:
+        key, separator, value = text.partition("=")
+        if not separator or not key.isidentifier():
+            problems.append(f"--option {text}: write KEY=VALUE")
+        options[key] = value
+    return options
+
+
+def protocols_of(experiment: Experiment, dataset: str, name: str | None, problems: list[str]) -> list[Protocol]:
+    """The protocols that were asked for: by name, all, or the dataset's default."""
+    if name == "all":
+        names: Sequence[str] = experiment.protocols
+    else:
+        names = [name or experiment.defaults.get(dataset, experiment.protocols[0])]
+    return [p for n in names if (p := attempt(problems, protocols.load, experiment.name, n))]
+
+
+def rows_of(experiment: Experiment, request: Request, settings: Settings, problems: list[str]) -> list[Row]:
+    """The tokenizers that were asked for, or the experiment's own; those that cannot be built are problems."""
+    specs = request.tokenizers
+    ckpt, preset = request.ckpt, request.preset
+    if not specs:
+        specs = ("atoken",) if ckpt else experiment.tokenizers
+    if ckpt and len(specs) > 1:
+        problems.append(f"--ckpt {ckpt}: which of {len(specs)} tokenizers is it for? Write --tokenizer NAME:CKPT")
+        return []
+    takers = [spec for spec in specs if spec.partition(":")[0] == "atoken" or len(specs) == 1]
+    if preset and not takers:
+        problems.append(f"--preset {preset}: none of {', '.join(specs)} is known to take it")
+        return []
+    options = _options(request.options, problems)
+    if options and not takers:
+        problems.append(f"--option {request.options[0]}: none of {', '.join(specs)} is known to take it")
+        return []
+    rows = []
+    for spec in specs:
+        asked = Asked(spec=spec, ckpt=ckpt)
+        if spec in takers:
+            asked = replace(asked, preset=preset, options=options)
+        built = attempt(problems, tokenizer_of, experiment.modality, asked, settings)
+        if built is not None:
+            rows.append(Row(asked, built))
+    return rows
+
+
+def tokenizer_of(modality: Modality, asked: Asked, settings: Settings) -> Adapter:
+    """Build a tokenizer for samples of a modality.
+
+    Raises:
+        BenchError: see `harness.registry.create_tokenizer`.
+    """
+    tokenizer = registry.create_tokenizer(
+        asked.spec,
+        ckpt=asked.ckpt,
+        preset=asked.preset,
+        options=asked.options,
+        device=settings.device,
+        dtype=settings.dtype,
+    )
+    # An image tokenizer has a row among videos too: each frame on its own, as its title then says.
+    if modality == "video" and isinstance(tokenizer, Tokenizer) and not isinstance(tokenizer, VideoTokenizer):
+        return FrameByFrame(tokenizer)
+    return tokenizer
+
+
+def plan_of(
+    experiment: Experiment,
+    request: Request,
+    row: Row,
+    *,
+    settings: Settings,
+    data: str,
+    dataset: Dataset,
+    protocol: Protocol,
+    measures: Measures,
+) -> Plan:
+    """One run of one row."""
+    tokenizer = row.tokenizer
+    if tokenizer.needs_prepare:
+        # What it finds on one set must not be what it starts from on the next.
+        tokenizer = tokenizer_of(experiment.modality, row.asked, settings)
+    metrics, absent = measures.of(protocol, tokenizer)
+    name, *location = data.split("=", 1)
+    asked = row.asked
+    software = {**provenance.software(), "tokenizer_source": registry.source_sha256(asked.spec)}
+    return Plan(
+        experiment=experiment.name,
+        spec=asked.full,
+        tokenizer=tokenizer,
+        dataset=dataset,
+        protocol=protocol,
+        metrics=metrics,
+        absent=absent,
+        settings=settings,
+        software=software,
+        request={
+            "experiment": experiment.name,
+            "modality": experiment.modality,
+            "tokenizer": {**asdict(asked), "ckpt": None if asked.ckpt is None else _absolute(asked.ckpt)},
+            "data": "=".join([name, *map(_absolute, location)]),
+            "list": None if request.only is None else str(request.only.resolve()),
+            "protocol": protocol.content(),
+            "settings": settings.identity() | {"threads": settings.threads},
+            "weights": [str(folder.resolve()) for folder in request.weights],
+            "software": software,
+        },
+    )
+
+
+def _absolute(path: str) -> str:
+    """For `merge`, which may be called from another folder; a name that is no path stays as it is."""
+    return str(Path(path).expanduser().resolve()) if Path(path).expanduser().exists() else path
+
+
+def attempt(problems: list[str], function: Callable[..., T], *arguments: Any) -> T | None:
+    """Call it; a problem that the user can mend joins the list, so that all are said at once."""
+    try:
+        return function(*arguments)
+    except ATokenError as error:
+        problems.append(str(error))
+        return None
