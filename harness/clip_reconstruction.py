@@ -196,6 +196,7 @@ class ClipReconstruction:
             bits=self._bits if self._rated else None,
             codes=self._codes or None,
             tile=self._tokenizer.card.tile,
+            compression=self._tokenizer.card.compression,
         )
 
     @property
