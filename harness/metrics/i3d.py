@@ -67,7 +67,7 @@ def crop(frames: Tensor) -> Tensor:
     parts = []
     for part in torch.split(frames, _FRAMES):
         # Each channel as an image: for three channels torch has another way, 15 times slower and off by a rounding.
-        channels = part.flatten(0, 1).unsqueeze(1) / peak
+        channels = part.flatten(0, 1).unsqueeze(1).float().div_(peak)
         resized = functional.interpolate(channels, size=size, mode="bilinear", align_corners=False)
         centre = resized[:, 0, top : top + SIDE, left : left + SIDE]
         parts.append(((centre - 0.5) * 2).view(len(part), -1, SIDE, SIDE))

@@ -50,6 +50,42 @@ def test_laws(n: int, d: int, seed: int) -> None:
     assert moved.mean == pytest.approx(((x.mean(0) - y.mean(0) - 3) ** 2).sum())
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 12), st.integers(0, 1000), st.floats(-3, 3), st.floats(0.01, 100))
+def test_laws_of_far_fewer_samples_than_features(n: int, seed: int, shift: float, scale: float) -> None:
+    """As rFVD has it, in 400 dimensions."""
+    d = 400
+    x, y = features(n, d, seed)
+    result = frechet(x, y)
+    trace = (x.var(axis=0) + y.var(axis=0)).sum()
+    random = np.random.default_rng(seed)
+    direction = random.normal(size=d)
+    moved = frechet(x, x + shift * direction)
+    assert moved.distance == pytest.approx(shift**2 * direction @ direction, rel=1e-9, abs=1e-10 * trace)
+    scaled = frechet(scale * x, scale * y)
+    assert scaled.mean == pytest.approx(scale**2 * result.mean, rel=1e-9)
+    assert scaled.covariance == pytest.approx(scale**2 * result.covariance, rel=1e-8)
+    rotation = np.linalg.qr(random.normal(size=(d, d)))[0]
+    turned = frechet(x @ rotation, y @ rotation)
+    assert (turned.mean, turned.covariance) == pytest.approx((result.mean, result.covariance), rel=1e-8)
+    # Shrunk about its mean by s, the distance is known: (1 - s)^2 times the variance.
+    middle = x.mean(axis=0)
+    shrunk = frechet(x, middle + 0.9 * (x - middle))
+    assert shrunk.covariance == pytest.approx(0.01 * x.var(axis=0, ddof=1).sum(), rel=1e-8)
+    assert shrunk.mean == pytest.approx(0, abs=1e-20 * (x**2).sum() + 1e-20)
+
+
+def test_a_large_common_offset_costs_no_digits() -> None:
+    """Features far from zero, as float32: sums of squares would lose what is measured."""
+    x, y = (part.astype(np.float32) for part in features(20, 400, 5))
+    near = frechet(x, y)
+    far = frechet(np.round(x * 64) / 64 + np.float32(2**14), np.round(y * 64) / 64 + np.float32(2**14))
+    same = frechet(np.round(x * 64) / 64, np.round(y * 64) / 64)
+    assert far.covariance == pytest.approx(same.covariance, rel=1e-9)
+    assert far.mean == pytest.approx(same.mean, rel=1e-9)
+    assert same.distance == pytest.approx(near.distance, rel=1e-2)
+
+
 def test_both_ways_to_the_trace_agree_where_they_meet() -> None:
     x, y = features(31, 30, 3)
     wide = frechet(np.pad(x, ((0, 0), (0, 5))), np.pad(y, ((0, 0), (0, 5))))
