@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +11,21 @@ import torch
 from torch import Tensor
 
 from atoken import checkpoint
-from atoken.config import PRESETS, ATokenConfig
+from atoken.config import PRESETS, ATokenConfig, FSQConfig
+from atoken.tokens import Latents, PosteriorSampler, SparseTokens
+from harness.data.base import ClipShape
 from harness.errors import BenchError
 from harness.plan import slug
 from harness.tokenizers.base import Encoded, LatentMode, Tokenizer, TokenizerCard
+from harness.tokenizers.video import EncodedPart, VideoTokenizer
+from harness.tokenizers.video_options import VideoOptions
 
 if TYPE_CHECKING:
     from atoken.tokenizer import AToken
 
 DEFAULT = "atoken-nano"
+# What a packaged model has seen, where it handles more than that.
+SEEN = {"atoken-nano": "images only"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -29,18 +35,23 @@ class Published:
 
     Attributes:
         title: its name there.
-        row: `TokenizerCard.paper_row`, family and method of Table 4.
+        row: `TokenizerCard.paper_row`, family and method of Tables 4 and 6. Stage 2 of So/C is not released; with the
+            shapes of Stage 3 only a preset could tell it, and there is none.
         compression: as printed: Stage 1 has seen images only, so that its 4-frame patches count as 1.
+        images_only: it takes videos frame by frame.
     """
 
     title: str
     row: str
     compression: tuple[int, int, int] = (4, 16, 16)
+    images_only: bool = False
 
 
 PUBLISHED = {
     "so-c": Published(title="AToken-So/C", row="AToken-So/C / Stage 3"),
-    "so-c-s1": Published(title="AToken-So/C Stage 1", row="AToken-So/C / Stage 1", compression=(1, 16, 16)),
+    "so-c-s1": Published(
+        title="AToken-So/C Stage 1", row="AToken-So/C / Stage 1", compression=(1, 16, 16), images_only=True
+    ),
     "so-d": Published(title="AToken-So/D", row="AToken-So/D"),
 }
 
@@ -66,11 +77,10 @@ class ATokenAdapter(Tokenizer):
         if quantizer is None:
             return Encoded(payload=latents.mean if latent == "mean" else latents.sample(seeds), tokens=counts)
         codes = self._model.quantize(latents)
-        bits = quantizer.codebooks * math.log2(quantizer.codebook_size)
         return Encoded(
             payload=codes,
             tokens=counts,
-            bits=[bits * count for count in counts],
+            bits=[_bits(quantizer) * count for count in counts],
             codes=[item.features for item in codes.split()],
         )
 
@@ -78,17 +88,71 @@ class ATokenAdapter(Tokenizer):
         return [clip[0].permute(2, 0, 1) for clip in self._model.decode_pixels(encoded.payload)]
 
 
-def create(argument: str | None, *, device: str, dtype: str, preset: str | None = None) -> ATokenAdapter:
+class ATokenVideoAdapter(ATokenAdapter, VideoTokenizer):
+    """Images as above, and videos in the model's temporal tiles.
+
+    Holds a tile of 16 frames with its activations, the tile's pixels before and after, and for a cached decode the
+    keys and values of the frames that are seen again; nothing grows with the clip. Sides and the last group of
+    frames are completed and cut again.
+    """
+
+    def __init__(self, model: AToken, card: TokenizerCard, options: VideoOptions) -> None:
+        super().__init__(model, card)
+        self._options = options
+
+    def encode_clip(
+        self,
+        frames: Iterator[Tensor],
+        shape: ClipShape,  # noqa: ARG002 - the frames say it
+        *,
+        latent: LatentMode,
+        seed: int,
+    ) -> Iterator[EncodedPart]:
+        sampler = PosteriorSampler(seed)
+        for latents in self._model.encode_video(frames, space=self._options.space):
+            yield self._part(latents, None if latent == "mean" else sampler)
+
+    def _part(self, latents: Latents, sampler: PosteriorSampler | None) -> EncodedPart:
+        (count,) = latents.mean.lengths
+        quantizer = self._model.config.quantizer
+        if quantizer is None:
+            return EncodedPart(payload=latents.mean if sampler is None else sampler.sample(latents), tokens=count)
+        codes = self._model.quantize(latents)
+        return EncodedPart(payload=codes, tokens=count, bits=count * _bits(quantizer), codes=codes.features)
+
+    def decode_clip(self, parts: Iterator[EncodedPart], shape: ClipShape) -> Iterator[Tensor]:  # noqa: ARG002
+        options = self._options
+        payloads: Iterator[SparseTokens] = (part.payload for part in parts)
+        return self._model.decode_video_pixels(
+            payloads,
+            stride_frames=options.stride_frames,
+            cache_frames=options.cache_frames,
+            space=options.space,
+        )
+
+
+def create(
+    argument: str | None,
+    *,
+    device: str,
+    dtype: str,
+    preset: str | None = None,
+    stride_frames: str | None = None,
+    cache_frames: str | None = None,
+    space_tiles: str | None = None,
+) -> ATokenAdapter:
     """Factory of ``atoken``.
 
     Args:
         argument: path of a checkpoint or name of a packaged model; `DEFAULT` if None.
         dtype: of weights and arithmetic: float32, bfloat16 or float16.
         preset: architecture of a file whose shapes do not tell it (So/D has So/C's).
+        stride_frames, cache_frames, space_tiles: how videos are cut, see `VideoOptions`; images are not.
 
     Raises:
         CheckpointError: no such checkpoint, or a broken or undecidable one.
-        BenchError: an unknown dtype.
+        BenchError: an unknown dtype, or an option that is malformed or means nothing to this model.
+        InputError: spatial tiles that do not suit the model's patches.
     """
     from atoken.tokenizer import AToken
 
@@ -96,34 +160,65 @@ def create(argument: str | None, *, device: str, dtype: str, preset: str | None 
         raise BenchError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
     name = argument or DEFAULT
     model = AToken.from_pretrained(name, preset=preset, device=device, dtype=DTYPES[dtype])
-    return ATokenAdapter(model, _card(name, model.config))
+    texts = {"stride_frames": stride_frames, "cache_frames": cache_frames, "space_tiles": space_tiles}
+    options = VideoOptions.read(model.config, **texts)
+    published = _published(model.config)
+    if published is not None and published.images_only:
+        if given := [option for option, text in texts.items() if text is not None]:
+            raise BenchError(f"{name}: has seen images only, so that frames go one by one; {given[0]} cuts nothing")
+        return ATokenAdapter(model, _card(name, model.config, None))
+    return ATokenVideoAdapter(model, _card(name, model.config, options), options)
 
 
-def _card(name: str, config: ATokenConfig) -> TokenizerCard:
+def _published(config: ATokenConfig) -> Published | None:
+    """The paper's row of a config, where it is one of the released to the last number."""
+    return PUBLISHED.get(config.name) if config == PRESETS.get(config.name) else None
+
+
+def _bits(quantizer: FSQConfig) -> float:
+    """Information of one token."""
+    return quantizer.codebooks * math.log2(quantizer.codebook_size)
+
+
+def _card(name: str, config: ATokenConfig, options: VideoOptions | None) -> TokenizerCard:
+    """`options` are None for a model of images only."""
     weights = checkpoint.locate(name).weights
     sha256 = checkpoint.sha256_file(weights)
     if name in checkpoint.packaged_models():
         label, title = name, name
         source = f"shipped with this package; its model card lies in atoken/models/{name}"
+        if name in SEEN:
+            source += f"; trained on {SEEN[name]}"
     else:
         # A file's own name says little (model.safetensors); the hash keeps two checkpoints apart.
         label, title = f"atoken-{config.name}-{sha256[:8]}", f"AToken {config.name} ({sha256[:8]})"
         source = f"the user's checkpoint {weights.name}"
-    published = PUBLISHED.get(config.name) if config == PRESETS.get(config.name) else None
+    published = _published(config)
     if published is not None:
         title = published.title
         source += "; the official weights are Apple's, under Apple's model licence"
     quantizer = config.quantizer
     settings: dict[str, Any] = {"config": config.to_dict(), "padding": "reflect"}
+    tile: tuple[int | None, int | None, int | None] = (None, None, None)
+    unlike = ""
+    if options is not None:
+        settings |= options.settings()
+        space = options.space
+        tile = (options.stride_frames, *((None, None) if space is None else (space.height, space.width)))
+        unlike = options.unlike(config)
     return TokenizerCard(
         name=slug(label),
-        title=title,
+        title=f"{title} ({unlike})" if unlike else title,
+        modalities=("image",) if options is None else ("image", "video"),
         token_type="VAE" if quantizer is None else "FSQ",
         compression=config.patch if published is None else published.compression,
         latent_size=config.latent_channels,
         codebook_size=None if quantizer is None else quantizer.codebook_size,
+        frames=(1, 0) if options is None else (config.patch[0], 0),
+        tile=tile,
         latent_modes=("mean", "sample") if quantizer is None else ("mean",),
-        paper_row=None if published is None else published.row,
+        # The paper's figures are those of the defaults.
+        paper_row=None if published is None or unlike else published.row,
         weights_sha256={weights.name: sha256},
         source=source,
         settings=settings,
