@@ -9,12 +9,15 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from atoken.errors import ATokenError
 from atoken.training.cli import train
+
+if TYPE_CHECKING:
+    from atoken.space import SpaceTiles
 
 __all__ = ["app", "main"]
 
@@ -61,7 +64,19 @@ FitOption = Annotated[
 ]
 Budget = Annotated[
     int,
-    typer.Option(min=1, help="Tokens computed at once (a larger item goes alone); moves the last float bits only."),
+    typer.Option(
+        min=1, help="Tokens of images computed at once (a larger one goes alone); moves the last float bits only."
+    ),
+]
+TileSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PIXELS|HxW",
+        help="Cut frames and images into tiles of this size and blend them: less memory, another result.",
+    ),
+]
+TileOverlap = Annotated[
+    int | None, typer.Option(min=0, help="By how many pixels such tiles overlap at least; 64 if not given.")
 ]
 
 
@@ -78,21 +93,25 @@ def encode(
     ] = Latent.mean,
     seed: Annotated[int, typer.Option(min=0, help="Of the sample; the n-th file draws with seed + n.")] = 0,
     codes: Annotated[bool, typer.Option("--codes", help="Keep integer codes (quantized models).")] = False,
+    tile_size: TileSize = None,
+    tile_overlap: TileOverlap = None,
     device: Device = "auto",
     dtype: DtypeOption = Dtype.float32,
     token_budget: Budget = 8192,
 ) -> None:
     """Write the tokens of images and videos to one file.
 
-    Files that cannot be read are named and left out; the command fails if none is left.
+    Videos stream, so their length does not matter. Files that cannot be read are named and left out;
+    the command fails if none is left.
     """
     from atoken import commands
 
+    space = _space(tile_size, tile_overlap)
     if codes and latent is Latent.sample:
         raise typer.BadParameter("codes are made of the mean; leave out --latent sample", param_hint="--codes")
     loaded = commands.load_model(model, preset, device, dtype.value)
     kept: Literal["codes", "mean", "sample"] = "codes" if codes else latent.value
-    commands.encode(inputs, output, loaded, fit=fit.value, kept=kept, seed=seed, token_budget=token_budget)
+    commands.encode(inputs, output, loaded, fit=fit.value, kept=kept, seed=seed, token_budget=token_budget, space=space)
 
 
 @app.command()
@@ -102,6 +121,14 @@ def decode(
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")],
     model: Annotated[str | None, typer.Option(help="Where the model lies now, if not where it was.")] = None,
     preset: Preset = None,
+    stride_frames: Annotated[
+        int | None, typer.Option(min=1, help="Frames of a video decoded at once; 16 if not given.")
+    ] = None,
+    cache_frames: Annotated[
+        int, typer.Option(min=0, help="Frames before them that they see (their keys and values are kept).")
+    ] = 0,
+    tile_size: TileSize = None,
+    tile_overlap: TileOverlap = None,
     device: Device = "auto",
     dtype: DtypeOption = Dtype.float32,
     token_budget: Budget = 8192,
@@ -111,11 +138,20 @@ def decode(
     Only the model that made the tokens can decode them; any other is refused.
     """
     from atoken import commands
-    from atoken.token_files import load_tokens
+    from atoken.token_stream import open_tokens
 
-    content = load_tokens(tokens)
-    loaded = commands.load_model(*commands.maker(content, model, preset), device, dtype.value)
-    commands.decode(content, output, loaded, token_budget=token_budget)
+    space = _space(tile_size, tile_overlap)
+    content = open_tokens(tokens)
+    loaded = commands.load_model(*commands.maker(content.header, model, preset), device, dtype.value)
+    commands.decode(
+        content,
+        output,
+        loaded,
+        token_budget=token_budget,
+        stride_frames=stride_frames,
+        cache_frames=cache_frames,
+        space=space,
+    )
 
 
 @app.command()
@@ -165,6 +201,22 @@ def convert(
 
 
 app.command()(train)
+
+
+def _space(size: str | None, overlap: int | None) -> SpaceTiles | None:
+    """Spatial tiles as the options ask for them."""
+    from atoken.space import SpaceTiles
+
+    if size is None:
+        if overlap is not None:
+            raise typer.BadParameter("goes with --tile-size", param_hint="--tile-overlap")
+        return None
+    sides = size.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise typer.BadParameter(
+            f"{size!r} is neither a side nor HxW in pixels, e.g. 512 or 480x640", param_hint="--tile-size"
+        )
+    return SpaceTiles(int(sides[0]), int(sides[-1]), 64 if overlap is None else overlap)
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -17,11 +17,13 @@ from atoken.checkpoint import locate, open_weights
 from atoken.config import PRESETS
 from atoken.errors import ATokenError, InputError
 from atoken.files import replacing
-from atoken.token_files import TokenFile, TokenFileError, save_tokens, weights_sha256
+from atoken.space import SpaceTiles
+from atoken.token_files import TokenFileError, TokenHeader, TokenSource, weights_sha256
+from atoken.token_stream import TokenReader, TokenWriter
 from atoken.tokenizer import AToken
-from atoken.tokens import Latents, SparseTokens
-from atoken.video import write_video
-from atoken.work import Item, Work, packs, progress
+from atoken.tokens import Latents, PosteriorSampler, SparseTokens
+from atoken.video import VideoWriter
+from atoken.work import Clip, Item, Work, packs, passing, progress
 
 __all__ = ["LoadedModel", "decode", "embed", "encode", "load_model", "maker"]
 
@@ -60,8 +62,9 @@ def encode(
     kept: Literal["mean", "sample", "codes"],
     seed: int,
     token_budget: int,
+    space: SpaceTiles | None = None,
 ) -> None:
-    """Encode files into one token file.
+    """Encode files into one token file; videos stream, and so does the file.
 
     Raises:
         ATokenError: nothing could be read, the model gives no finite latents, or the disk is full.
@@ -69,43 +72,54 @@ def encode(
     network = model.network
     if kept == "codes" and network.quantizer is None:
         raise InputError(f"{network.config.name} is continuous: it has no codes; leave out --codes")
+    if space is not None:
+        space.in_patches(network.config.patch)  # Wrong tiles are no file's fault.
 
-    def compute(items: Sequence[Item]) -> list[Latents | SparseTokens]:
-        latents = network.encode([item.pixels for item in items], fit=fit)
+    def chosen(latents: Latents, sample: Callable[[Latents], SparseTokens]) -> Latents | SparseTokens:
         if not bool(torch.isfinite(latents.mean.features).all()):
             raise ATokenError(f"{model.name} gives latents that are not finite in this dtype; try --dtype float32")
-        if kept == "codes":
-            return [*network.quantize(latents).to("cpu").split()]
-        if kept == "sample":
-            return [*latents.sample([seed + item.place for item in items]).to("cpu").split()]
-        return [*latents.to("cpu").split()]
+        if kept == "mean":
+            return latents
+        return network.quantize(latents) if kept == "codes" else sample(latents)
 
-    parts, items = [], []
-    with Work("encode", inputs) as work:
-        for item, tokens in work.compute(compute, network.config.patch, token_budget):
-            parts.append(tokens)
-            items.append((item.name, item.rate))
-    content = TokenFile(
-        tokens=_packed(parts),
-        names=tuple(name for name, _ in items),
-        rates=tuple(rate for _, rate in items),
-        model=model.name,
-        weights_sha256=model.sha256,
-        config=network.config,
-        settings={
-            "fit": fit,
-            "kept": kept,
-            "seed": seed if kept == "sample" else None,
-            "device": network.device.type,
-            "dtype": str(network.dtype).removeprefix("torch."),
-            "token_budget": token_budget,
-        },
-    )
-    save_tokens(output, content)
-    print(f"wrote {output}: {len(parts)} items, {sum(content.packed.lengths):,} tokens", file=sys.stderr)
+    def compute(items: Sequence[Item]) -> list[Latents | SparseTokens]:
+        pixels = [item.pixels for item in items]
+        latents = network.encode(pixels, fit=fit) if space is None else _tiled(network, pixels, fit, space)
+        seeds = [seed + item.place for item in items]
+        return [*chosen(latents, lambda posterior: posterior.sample(seeds)).split()]
+
+    def stream(clip: Clip) -> None:
+        sampler = PosteriorSampler(seed + clip.place)
+        with writer.item(clip.name, clip.rate) as add:
+            for latents in network.encode_video(clip.frames, fit=fit, space=space):
+                add(chosen(latents, sampler.sample))
+
+    settings = {
+        "fit": fit,
+        "kept": kept,
+        "seed": seed if kept == "sample" else None,
+        "device": network.device.type,
+        "dtype": str(network.dtype).removeprefix("torch."),
+        "token_budget": token_budget,
+        "space_tiles": None if space is None else asdict(space),
+    }
+    source = TokenSource(model=model.name, weights_sha256=model.sha256, config=network.config, settings=settings)
+    with TokenWriter(output, source) as writer, Work("encode", inputs) as work:
+        for item, tokens in work.compute(compute, network.config.patch, token_budget, stream=stream):
+            with writer.item(item.name, item.rate) as add:
+                add(tokens)
+    print(f"wrote {output}: {writer.count} items, {writer.tokens:,} tokens", file=sys.stderr)
 
 
-def maker(content: TokenFile, model: str | None, preset: str | None) -> tuple[str, str | None]:
+def _tiled(network: AToken, images: Sequence[np.ndarray], fit: Literal["pad", "crop"], space: SpaceTiles) -> Latents:
+    """Latents of images in spatial tiles: each as a video of one frame, which is what the network sees anyway."""
+    clips = [next(network.encode_video([image], fit=fit, space=space)) for image in images]
+    latents = Latents.cat(clips)
+    specs = tuple(replace(spec, kind="image") for spec in latents.mean.items)
+    return Latents(replace(latents.mean, items=specs), latents.logvar)
+
+
+def maker(content: TokenSource, model: str | None, preset: str | None) -> tuple[str, str | None]:
     """Name and preset of the model that made a token file, unless the user says where it lies now."""
     if preset is None and PRESETS.get(content.config.name) == content.config:
         # So/C and So/D have the same shapes: the file knows which it was.
@@ -113,22 +127,45 @@ def maker(content: TokenFile, model: str | None, preset: str | None) -> tuple[st
     return model or content.model, preset
 
 
-def decode(content: TokenFile, output: Path, model: LoadedModel, *, token_budget: int) -> None:
-    """Decode a token file's items into a folder.
+def decode(
+    content: TokenReader,
+    output: Path,
+    model: LoadedModel,
+    *,
+    token_budget: int,
+    stride_frames: int | None = None,
+    cache_frames: int = 0,
+    space: SpaceTiles | None = None,
+) -> None:
+    """Decode a token file's items into a folder; videos stream from file to file.
 
     Raises:
         ATokenError: another model than the one that made it, unsafe names, or a full disk.
     """
-    content.check_model(model.network.config, model.sha256)
-    targets = _targets(content, output)
-    done = 0
-    with progress("decode", len(targets)) as (_, advance):
-        for pack in packs(content.packed.split(), lambda part: part.lengths[0], token_budget):
-            for pixels in model.network.decode(SparseTokens.cat(pack)):
-                _write(targets[done], pixels, content.rates[done])
-                done += 1
-                advance()
-    print(f"wrote {done} files to {output}", file=sys.stderr)
+    header, network = content.header, model.network
+    header.check_model(network.config, model.sha256)
+    steps, _ = network.config.window_steps(stride_frames, cache_frames)
+    if space is not None:
+        space.in_patches(network.config.patch)
+    targets = _targets(header, output)
+    alone = [index for index, spec in enumerate(header.items) if spec.kind == "video" or space is not None]
+    together = sorted(set(range(len(targets))) - set(alone))
+    with progress("decode", len(targets)) as bars:
+        for pack in packs(together, lambda index: header.lengths[index], token_budget):
+            images = [part for index in pack for part in content.parts(index, steps)]
+            for index, pixels in zip(
+                pack, network.decode(SparseTokens.cat([_values(image) for image in images])), strict=True
+            ):
+                _write_image(targets[index], pixels)
+                bars.advance()
+        for index in alone:
+            blocks = network.decode_video(
+                content.parts(index, steps), stride_frames=stride_frames, cache_frames=cache_frames, space=space
+            )
+            with bars.frames(header.names[index], header.items[index].out_frames) as passed:
+                _write(targets[index], passing(blocks, passed), header.rates[index])
+            bars.advance()
+    print(f"wrote {len(targets)} files to {output}", file=sys.stderr)
 
 
 def embed(
@@ -160,19 +197,18 @@ def embed(
     print(f"wrote {output}: {len(paths)} vectors", file=sys.stderr)
 
 
-def _packed(parts: list[Latents | SparseTokens]) -> Latents | SparseTokens:
-    latents = [part for part in parts if isinstance(part, Latents)]
-    return Latents.cat(latents) if latents else SparseTokens.cat([p for p in parts if isinstance(p, SparseTokens)])
+def _values(tokens: Latents | SparseTokens) -> SparseTokens:
+    return tokens.mean if isinstance(tokens, Latents) else tokens
 
 
-def _targets(content: TokenFile, folder: Path) -> list[Path]:
+def _targets(header: TokenHeader, folder: Path) -> list[Path]:
     """Where each item goes; items of one name get -2, -3, ... in their order.
 
     Raises:
         TokenFileError: a name that would lead out of the folder.
     """
     targets: dict[Path, None] = {}
-    for name, spec in zip(content.names, content.packed.items, strict=True):
+    for name, spec in zip(header.names, header.items, strict=True):
         relative = PurePosixPath(name)
         if relative.is_absolute() or ".." in relative.parts or not relative.name or "\\" in name or "\0" in name:
             raise TokenFileError(f"item name {name!r} leads out of the output folder; the file is not to be trusted")
@@ -186,9 +222,17 @@ def _targets(content: TokenFile, folder: Path) -> list[Path]:
     return list(targets)
 
 
-def _write(path: Path, pixels: np.ndarray, rate: Fraction | None) -> None:
+def _write(path: Path, blocks: Iterable[np.ndarray], rate: Fraction | None) -> None:
+    """A video's frames as they come, or the one frame of an image."""
+    if rate is None:
+        (frame,) = (frame for block in blocks for frame in block)
+        _write_image(path, frame)
+        return
+    with replacing(path) as aside, VideoWriter(aside, rate) as writer:
+        for block in blocks:
+            writer.write(block)
+
+
+def _write_image(path: Path, pixels: np.ndarray) -> None:
     with replacing(path) as aside:
-        if rate is None:
-            Image.fromarray(pixels).save(aside, format="PNG")
-        else:
-            write_video(aside, pixels, rate)
+        Image.fromarray(pixels).save(aside, format="PNG")

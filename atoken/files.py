@@ -11,11 +11,32 @@ from safetensors import SafetensorError
 
 from atoken.errors import ATokenError
 
-__all__ = ["WriteError", "replacing"]
+__all__ = ["WriteError", "aside_of", "refusals", "replacing"]
 
 
 class WriteError(ATokenError):
     """A file that could not be written: full disk, read-only folder; the line says which."""
+
+
+def aside_of(path: Path) -> Path:
+    """Where what will become `path` is written: beside it, hidden, this process's own."""
+    # The suffix stays last: some writers choose the format by it.
+    return path.with_name(f".part-{os.getpid()}-{path.name}")
+
+
+@contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """Turn what the system says against writing `path` into one line.
+
+    Raises:
+        WriteError: the system refused, in whatever way.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(f"{path}: {error.strerror or error}; nothing was written") from None
+    except SafetensorError as error:
+        raise WriteError(f"{path}: {error}; nothing was written") from None
 
 
 @contextmanager
@@ -28,17 +49,13 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         WriteError: the system refused to write; an older file at `path` stays as it was.
     """
-    # The suffix stays last: some writers choose the format by it.
-    aside = path.with_name(f".part-{os.getpid()}-{path.name}")
+    aside = aside_of(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        raise WriteError(f"{path}: {error.strerror or error}; nothing was written") from None
-    except SafetensorError as error:
-        raise WriteError(f"{path}: {error}; nothing was written") from None
+        with refusals(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield aside
+            with aside.open("rb") as file:
+                os.fsync(file.fileno())
+            aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ and columns. Its t continues where the part before ended, so a lost or repeated 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar, cast
 
@@ -16,7 +16,7 @@ from atoken.errors import InputError
 from atoken.patches import Patch, check_raster
 from atoken.tokens import ItemSpec, Latents, SparseTokens
 
-__all__ = ["Succession", "cut_video", "join_video", "split_video", "steps_of"]
+__all__ = ["Succession", "cut_spec", "cut_video", "join_video", "joined_spec", "split_video", "steps_of"]
 
 Tokens = TypeVar("Tokens", bound=Latents | SparseTokens)
 
@@ -32,11 +32,7 @@ def join_video(parts: Iterable[Tokens], *, patch: Patch = (4, 16, 16)) -> Tokens
     for part in held:
         follow.add(part)
         check_raster(_packed(part), patch)
-    specs = [_packed(part).items[0] for part in held]
-    if not specs:
-        raise InputError("there are no parts to join")
-    sums = {name: sum(getattr(spec, name) for spec in specs) for name in ("frames", "out_frames")}
-    whole = replace(specs[0], **sums)
+    whole = joined_spec([_packed(part).items[0] for part in held])
     packed = SparseTokens(
         torch.cat([_packed(part).features for part in held]),
         torch.cat([_packed(part).coords for part in held]),
@@ -75,21 +71,34 @@ def steps_of(item: Latents | SparseTokens, patch: Patch) -> int:
 
 
 def cut_video(item: Tokens, start: int, stop: int, patch: Patch) -> Tokens:
-    """Latent steps start..stop-1 of an item, a view of it; `frames` beyond the last step go with the last part."""
+    """Latent steps start..stop-1 of an item, a view of it."""
     packed = _packed(item)
-    spec = packed.items[0]
-    t, h, w = spec.grid(patch)
+    t, h, w = packed.items[0].grid(patch)
     if (start, stop) == (0, t):
         return item
-    first, last = start * patch[0], stop * patch[0]
-    spec = replace(
-        spec,
-        frames=(spec.frames if stop == t else last) - first,
-        out_frames=(spec.out_frames if stop == t else last) - first,
-    )
+    spec = cut_spec(packed.items[0], start, stop, patch)
     rows = slice(start * h * w, stop * h * w)
     part = SparseTokens(packed.features[rows], packed.coords[rows], ((stop - start) * h * w,), (spec,))
     return cast(Tokens, Latents(part, item.logvar[rows]) if isinstance(item, Latents) else part)
+
+
+def cut_spec(spec: ItemSpec, start: int, stop: int, patch: Patch) -> ItemSpec:
+    """What latent steps start..stop-1 of an item are; frames beyond the last step go with the last part."""
+    first, last = start * patch[0], stop * patch[0]
+    if stop < spec.grid(patch)[0]:
+        return replace(spec, frames=last - first, out_frames=last - first)
+    return replace(spec, frames=spec.frames - first, out_frames=spec.out_frames - first)
+
+
+def joined_spec(specs: Sequence[ItemSpec]) -> ItemSpec:
+    """What parts in succession are together.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not specs:
+        raise InputError("there are no parts to join")
+    return replace(specs[0], frames=sum(s.frames for s in specs), out_frames=sum(s.out_frames for s in specs))
 
 
 class Succession:

@@ -26,6 +26,7 @@ __all__ = [
     "check_rules",
     "converter",
     "pack_pixels",
+    "raster",
     "to_pixels",
     "to_uint8",
     "unpack_pixels",
@@ -85,7 +86,7 @@ def pack_pixels(
     lengths = tuple(t * h * w for t, h, w in grids)
     pt, ph, pw = patch
     features = torch.zeros(sum(lengths), pt * ph * pw * 3, device=device)
-    coords = [_raster(grid) for grid in grids]
+    coords = [raster(grid) for grid in grids]
     for rows, clip, spec, grid in zip(features.split_with_sizes(lengths), clips, specs, grids, strict=True):
         _fill(rows, clip, spec, grid, patch)
     return SparseTokens(features, torch.cat(coords).to(device), lengths, tuple(specs))
@@ -106,12 +107,12 @@ def check_raster(tokens: SparseTokens, patch: Patch = (4, 16, 16)) -> None:
     for item in tokens.split():
         spec = item.items[0]
         t, h, w = spec.grid(patch)
-        raster = t * h * w == len(item.coords)
-        if raster:
+        whole = t * h * w == len(item.coords)
+        if whole:
             coords = item.coords.clone()
             coords[:, 0] -= item.coords[0, 0]
-            raster = torch.equal(coords, _raster((t, h, w)).to(coords.device))
-        if not raster:
+            whole = torch.equal(coords, raster((t, h, w)).to(coords.device))
+        if not whole:
             raise InputError(
                 f"{spec.kind} of {spec.out_frames}x{spec.out_height}x{spec.out_width}: its {len(item.coords)} "
                 f"tokens are not the {t}x{h}x{w} raster that its size needs; keep all tokens, in order"
@@ -218,7 +219,8 @@ def _spec(clip: Tensor, is_image: bool, patch: Patch, fit: Fit, frames: Frames) 
     )
 
 
-def _raster(grid: tuple[int, int, int]) -> Tensor:
+def raster(grid: tuple[int, int, int]) -> Tensor:
+    """Coordinates [t * h * w, 4] int32 of the tokens of a whole item (t, rows, columns), in order."""
     t, h, w = (torch.arange(n, dtype=torch.int32) for n in grid)
     return torch.cartesian_prod(t, h, w, torch.zeros(1, dtype=torch.int32))
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from math import prod
 from pathlib import Path
@@ -20,22 +21,33 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
 from atoken.checkpoint import OPTIONAL, TRAINING_ONLY
 from atoken.config import ATokenConfig
 from atoken.errors import ATokenError, InputError
 from atoken.files import replacing
+from atoken.patches import raster
 from atoken.tokens import ItemSpec, Latents, SparseTokens
 from atoken.weights_file import Weights
 
-__all__ = ["TokenFile", "TokenFileError", "load_tokens", "save_tokens", "weights_sha256"]
+__all__ = [
+    "TokenFile",
+    "TokenFileError",
+    "TokenHeader",
+    "TokenSource",
+    "faults",
+    "kind_of",
+    "load_tokens",
+    "save_tokens",
+    "weights_sha256",
+]
 
 HEADER = "atoken_tokens"
 VERSION = 1
 
-_KINDS = {frozenset({"mean", "logvar"}), frozenset({"latents"}), frozenset({"codes"})}
-_DTYPES = {"coords": torch.int32, "lengths": torch.int64, "codes": torch.int32}
+KINDS = (("mean", "logvar"), ("latents",), ("codes",))
+DTYPES = {"coords": torch.int32, "lengths": torch.int64, "codes": torch.int32}
+SCATTERED = "its coordinates are not those of whole images and videos"
 
 
 class TokenFileError(InputError):
@@ -43,39 +55,20 @@ class TokenFileError(InputError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class TokenFile:
-    """What a token file holds.
+class TokenSource:
+    """Where tokens come from.
 
     Attributes:
-        tokens: the posterior, a sample of it, or integer codes, of all items.
-        names: what each item was called.
-        rates: frames per second of each video; None for images.
         model: the name or path under which the model was given.
         weights_sha256: of its weights, by the function of this name; decoding needs the same.
         config: its shapes.
         settings: how the tokens were made, e.g. fit, latent mode, seed, device and dtype.
     """
 
-    tokens: Latents | SparseTokens
-    names: tuple[str, ...]
-    rates: tuple[Fraction | None, ...]
     model: str
     weights_sha256: str
     config: ATokenConfig
     settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        counts = (len(self.tokens), len(self.names), len(self.rates))
-        if len(set(counts)) > 1:
-            raise InputError(f"{counts[0]} items with {counts[1]} names and {counts[2]} frame rates")
-        for name, spec, rate in zip(self.names, self.packed.items, self.rates, strict=True):
-            if (spec.kind == "video") != (rate is not None and rate > 0):
-                raise InputError(f"{name}: a frame rate of {rate} for {spec.kind}; videos need one, images have none")
-
-    @property
-    def packed(self) -> SparseTokens:
-        """The tokens with their positions: of a posterior, its mean."""
-        return self.tokens.mean if isinstance(self.tokens, Latents) else self.tokens
 
     def check_model(self, config: ATokenConfig, weights_sha256: str) -> None:
         """Refuse a model other than the one that made the tokens: it would decode them to noise.
@@ -88,6 +81,120 @@ class TokenFile:
                 f"these tokens were made by {self.model} ({self.config.name}, weights "
                 f"{self.weights_sha256[:12]}), not by this model ({config.name}, weights {weights_sha256[:12]})"
             )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TokenHeader(TokenSource):
+    """What a token file says of its items.
+
+    Attributes:
+        names: what each item was called.
+        rates: frames per second of each video; None for images.
+        items: what each was before it became tokens.
+    """
+
+    names: tuple[str, ...]
+    rates: tuple[Fraction | None, ...]
+    items: tuple[ItemSpec, ...]
+
+    def __post_init__(self) -> None:
+        counts = (len(self.items), len(self.names), len(self.rates))
+        if len(set(counts)) > 1:
+            raise InputError(f"{counts[0]} items with {counts[1]} names and {counts[2]} frame rates")
+        for name, spec, rate in zip(self.names, self.items, self.rates, strict=True):
+            if (spec.kind == "video") != (rate is not None and rate > 0):
+                raise InputError(f"{name}: a frame rate of {rate} for {spec.kind}; videos need one, images have none")
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens of each item."""
+        return tuple(prod(spec.grid(self.config.patch)) for spec in self.items)
+
+    def metadata(self) -> dict[str, str]:
+        """The header as `.safetensors` metadata."""
+        header = {
+            "version": VERSION,
+            "model": self.model,
+            "weights_sha256": self.weights_sha256,
+            "config": self.config.to_dict(),
+            "settings": dict(self.settings),
+            "items": [
+                {"name": name, "rate": None if rate is None else str(rate), **asdict(spec)}
+                for name, rate, spec in zip(self.names, self.rates, self.items, strict=True)
+            ],
+        }
+        return {HEADER: json.dumps(header)}
+
+    @classmethod
+    def parse(cls, metadata: Mapping[str, str] | None) -> TokenHeader:
+        """Inverse of `metadata`; inside `faults`, since any part of a damaged header may be missing.
+
+        Raises:
+            TokenFileError: no tokens, a newer format, or sizes that are no numbers.
+        """
+        if HEADER not in (metadata or {}):
+            raise TokenFileError("it holds no tokens; `atoken encode` writes files that do")
+        header = json.loads((metadata or {})[HEADER])
+        if header["version"] != VERSION:
+            raise TokenFileError(
+                f"format {header['version']} is not {VERSION}, the one this version reads; update atoken"
+            )
+        names, rates, specs = [], [], []
+        for item in header["items"]:
+            entry = dict(item)
+            names.append(str(entry.pop("name")))
+            rate = entry.pop("rate")
+            rates.append(None if rate is None else Fraction(rate))
+            specs.append(ItemSpec(**entry))
+        for name, spec in zip(names, specs, strict=True):
+            if not all(type(value) is int for key, value in asdict(spec).items() if key != "kind"):
+                raise TokenFileError(f"{name}: its sizes are not whole numbers")
+        return cls(
+            names=tuple(names),
+            rates=tuple(rates),
+            items=tuple(specs),
+            model=str(header["model"]),
+            weights_sha256=str(header["weights_sha256"]),
+            config=ATokenConfig.from_dict(header["config"]),
+            settings=dict(header["settings"]),
+        )
+
+    def check_lengths(self, lengths: Sequence[int]) -> None:
+        """Make sure that as many tokens are there as the sizes need, before anything is allocated by them.
+
+        Raises:
+            TokenFileError: too few or too many, for the file or an item.
+        """
+        for name, spec, wanted, length in zip(self.names, self.items, self.lengths, lengths, strict=True):
+            if wanted != length:
+                raise TokenFileError(f"{name}: {length} tokens do not fill {spec.out_height} x {spec.out_width} pixels")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class TokenFile(TokenSource):
+    """What a token file holds, in memory.
+
+    Attributes:
+        tokens: the posterior, a sample of it, or integer codes, of all items.
+        names, rates: as of `TokenHeader`.
+    """
+
+    tokens: Latents | SparseTokens
+    names: tuple[str, ...]
+    rates: tuple[Fraction | None, ...]
+
+    def __post_init__(self) -> None:
+        self.header()
+
+    def header(self) -> TokenHeader:
+        """What is written about the items."""
+        mine = {name: getattr(self, name) for name in ("names", "rates", *(f.name for f in fields(TokenSource)))}
+        return TokenHeader(items=self.packed.items, **mine)
+
+    @property
+    def packed(self) -> SparseTokens:
+        """The tokens with their positions: of a posterior, its mean."""
+        return self.tokens.mean if isinstance(self.tokens, Latents) else self.tokens
 
 
 def weights_sha256(weights: Weights) -> str:
@@ -117,19 +224,8 @@ def save_tokens(path: Path, content: TokenFile) -> None:
         tensors |= {"mean": packed.features, "logvar": content.tokens.logvar}
     else:
         tensors["codes" if packed.is_codes else "latents"] = packed.features
-    header = {
-        "version": VERSION,
-        "model": content.model,
-        "weights_sha256": content.weights_sha256,
-        "config": content.config.to_dict(),
-        "settings": dict(content.settings),
-        "items": [
-            {"name": name, "rate": None if rate is None else str(rate), **asdict(spec)}
-            for name, rate, spec in zip(content.names, content.rates, packed.items, strict=True)
-        ],
-    }
     with replacing(path) as aside:
-        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, aside, {HEADER: json.dumps(header)})
+        save_file({k: v.cpu().contiguous() for k, v in tensors.items()}, aside, content.header().metadata())
 
 
 def load_tokens(path: Path) -> TokenFile:
@@ -139,15 +235,40 @@ def load_tokens(path: Path) -> TokenFile:
         TokenFileError: not there, not a token file, truncated, of a newer format, or its parts
             contradict one another.
     """
+    with faults(path):
+        with safe_open(path, "pt") as file:
+            header = TokenHeader.parse(file.metadata())
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        values = kind_of({name: tensor.dtype for name, tensor in tensors.items()})
+        lengths = tuple(tensors["lengths"].tolist())
+        header.check_lengths(lengths)
+        if not torch.equal(
+            tensors["coords"], torch.cat([raster(spec.grid(header.config.patch)) for spec in header.items])
+        ):
+            raise TokenFileError(SCATTERED)
+        packed = SparseTokens(tensors[values[0]], tensors["coords"], lengths, header.items)
+        return TokenFile(
+            tokens=Latents(packed, tensors["logvar"]) if "logvar" in tensors else packed,
+            names=header.names,
+            rates=header.rates,
+            model=header.model,
+            weights_sha256=header.weights_sha256,
+            config=header.config,
+            settings=header.settings,
+        )
+
+
+@contextmanager
+def faults(path: Path) -> Iterator[None]:
+    """Turn whatever a file that is no good token file gives into one line that names it.
+
+    Raises:
+        TokenFileError: anything went wrong.
+    """
     if path.is_dir():
         raise TokenFileError(f"{path}: a folder, not a token file")
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            if HEADER not in metadata:
-                raise TokenFileError("it holds no tokens; `atoken encode` writes files that do")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        return _content(json.loads(metadata[HEADER]), tensors)
+        yield
     except SafetensorError as error:
         raise TokenFileError(f"{path}: not a .safetensors file, or truncated ({error})") from None
     except OSError as error:
@@ -160,50 +281,17 @@ def load_tokens(path: Path) -> TokenFile:
         raise TokenFileError(f"{path}: its header is damaged ({type(error).__name__}: {error})") from None
 
 
-def _content(header: dict[str, Any], tensors: dict[str, Tensor]) -> TokenFile:
-    if header["version"] != VERSION:
-        raise TokenFileError(f"format {header['version']} is not {VERSION}, the one this version reads; update atoken")
-    values = set(tensors) - {"coords", "lengths"}
-    if values not in _KINDS or len(tensors) != len(values) + 2:
-        raise TokenFileError(f"holds {', '.join(sorted(tensors))}, which is no kind of tokens")
-    for name, tensor in tensors.items():
-        wanted = _DTYPES.get(name, torch.float32)
-        if tensor.dtype != wanted:
-            raise TokenFileError(f"{name} is {tensor.dtype}, not {wanted}")
-    config = ATokenConfig.from_dict(header["config"])
-    names, rates, specs = [], [], []
-    for item in header["items"]:
-        entry = dict(item)
-        names.append(str(entry.pop("name")))
-        rate = entry.pop("rate")
-        rates.append(None if rate is None else Fraction(rate))
-        specs.append(ItemSpec(**entry))
-    lengths = tuple(tensors["lengths"].tolist())
-    for name, spec, length in zip(names, specs, lengths, strict=True):
-        # Before decoding allocates anything of the size that the header claims.
-        if not all(type(value) is int for key, value in asdict(spec).items() if key != "kind"):
-            raise TokenFileError(f"{name}: its sizes are not whole numbers")
-        if prod(spec.grid(config.patch)) != length:
-            raise TokenFileError(f"{name}: {length} tokens do not fill {spec.out_height} x {spec.out_width} pixels")
-    if not torch.equal(tensors["coords"], _rasters(specs, config)):
-        raise TokenFileError("its coordinates are not those of whole images and videos")
-    packed = SparseTokens(tensors[min(values - {"logvar"})], tensors["coords"], lengths, tuple(specs))
-    return TokenFile(
-        tokens=Latents(packed, tensors["logvar"]) if "logvar" in tensors else packed,
-        names=tuple(names),
-        rates=tuple(rates),
-        model=str(header["model"]),
-        weights_sha256=str(header["weights_sha256"]),
-        config=config,
-        settings=dict(header["settings"]),
-    )
+def kind_of(dtypes: Mapping[str, torch.dtype]) -> tuple[str, ...]:
+    """The tensors that hold the values: mean and logvar, latents, or codes.
 
-
-def _rasters(specs: list[ItemSpec], config: ATokenConfig) -> Tensor:
-    """The coordinates [L, 4] that items of these sizes have."""
-    return torch.cat(
-        [
-            torch.cartesian_prod(*(torch.arange(n, dtype=torch.int32) for n in (*spec.grid(config.patch), 1)))
-            for spec in specs
-        ]
-    )
+    Raises:
+        TokenFileError: tensors, or types of them, that no kind of tokens has.
+    """
+    values = tuple(sorted(set(dtypes) - {"coords", "lengths"}, reverse=True))
+    if values not in KINDS or len(dtypes) != len(values) + 2:
+        raise TokenFileError(f"holds {', '.join(sorted(dtypes))}, which is no kind of tokens")
+    for name, dtype in dtypes.items():
+        wanted = DTYPES.get(name, torch.float32)
+        if dtype != wanted:
+            raise TokenFileError(f"{name} is {dtype}, not {wanted}")
+    return values

@@ -1,4 +1,7 @@
-"""Files on their way through the model: decoded one by one, packed by tokens, faults named and counted."""
+"""Files on their way through the model: decoded one by one, packed by tokens, faults named and counted.
+
+Videos may stream instead: then no more of them is held than the function that takes them holds.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from atoken.errors import InputError
 from atoken.media import MediaError, is_video, list_media, read_image
-from atoken.video import frame_rate, read_video
+from atoken.video import frame_rate, open_video, read_video
 
-__all__ = ["Item", "Work", "packs", "progress"]
+__all__ = ["Bars", "Clip", "Item", "Work", "packs", "passing", "progress"]
+
+BLOCK = 16
+"""Frames that are read at once."""
 
 Result = TypeVar("Result")
 
@@ -38,6 +45,16 @@ class Item:
         frames, height, width = (1, *self.pixels.shape)[-4:-1]
         t, h, w = patch
         return int(-(-frames // t) * -(-height // h) * -(-width // w))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clip:
+    """A video that streams: its place in the list of files, name in a token file, blocks of frames, frame rate."""
+
+    place: int
+    name: str
+    frames: Iterator[np.ndarray]
+    rate: Fraction
 
 
 class Work:
@@ -60,14 +77,41 @@ class Work:
         print(f"{self._failed} of {total} files left out, see above", file=sys.stderr)
 
     def compute(
-        self, function: Callable[[Sequence[Item]], list[Result]], patch: tuple[int, int, int], token_budget: int
+        self,
+        function: Callable[[Sequence[Item]], list[Result]],
+        patch: tuple[int, int, int],
+        token_budget: int,
+        *,
+        stream: Callable[[Clip], None] | None = None,
     ) -> Iterator[tuple[Item, Result]]:
-        """Apply `function` to packs of items; a pack that it refuses is tried item by item."""
-        with progress(self._title, len(self._files)) as (console, advance):
-            for pack in packs(self._read(console, advance), lambda item: item.tokens(patch), token_budget):
-                yield from self._applied(function, pack, console)
-                for _ in pack:
-                    advance()
+        """Apply `function` to packs of items; a pack that it refuses is tried item by item.
+
+        Args:
+            stream: takes each video as frames, at its place in the order of files, and keeps its own
+                results: all or none, since an error may come amid the frames. Without it videos are
+                items, held whole.
+        """
+        with progress(self._title, len(self._files)) as bars:
+            for is_stream, files in groupby(enumerate(self._files), lambda file: bool(stream) and is_video(file[1][0])):
+                if stream is not None and is_stream:
+                    for place, (path, name) in files:
+                        self._stream(stream, place, path, name, bars)
+                    continue
+                for pack in packs(self._read(files, bars), lambda item: item.tokens(patch), token_budget):
+                    yield from self._applied(function, pack, bars.console)
+                    bars.advance(len(pack))
+
+    def _stream(self, stream: Callable[[Clip], None], place: int, path: Path, name: str, bars: Bars) -> None:
+        try:
+            video = open_video(path)
+            with bars.frames(name, video.info.frames) as passed:
+                frames = passing(video.blocks(BLOCK), passed)
+                stream(Clip(place=place, name=name, frames=frames, rate=video.info.rate))
+        except MediaError as error:
+            self._leave_out(bars.console, str(error))
+        except InputError as error:
+            self._leave_out(bars.console, f"{path}: {error}")
+        bars.advance()
 
     def _applied(
         self, function: Callable[[Sequence[Item]], list[Result]], pack: list[Item], console: Console
@@ -83,16 +127,16 @@ class Work:
             return
         yield from zip(pack, results, strict=True)
 
-    def _read(self, console: Console, advance: Callable[[], None]) -> Iterator[Item]:
-        for place, (path, name) in enumerate(self._files):
+    def _read(self, files: Iterable[tuple[int, tuple[Path, str]]], bars: Bars) -> Iterator[Item]:
+        for place, (path, name) in files:
             try:
                 if is_video(path):
                     yield Item(place=place, path=path, name=name, pixels=read_video(path), rate=frame_rate(path))
                 else:
                     yield Item(place=place, path=path, name=name, pixels=read_image(path), rate=None)
             except MediaError as error:
-                self._leave_out(console, str(error))
-                advance()
+                self._leave_out(bars.console, str(error))
+                bars.advance()
 
     def _leave_out(self, console: Console, line: str) -> None:
         self._failed += 1
@@ -119,11 +163,37 @@ def packs(items: Iterable[Result], size: Callable[[Result], int], budget: int) -
         yield pack
 
 
+def passing(blocks: Iterable[np.ndarray], passed: Callable[[int], None]) -> Iterator[np.ndarray]:
+    """The same blocks; `passed` hears of the frames of each once it was used."""
+    for block in blocks:
+        yield block
+        passed(len(block))
+
+
+class Bars:
+    """What a person sees meanwhile, on stderr: bars on a terminal only, lines always."""
+
+    def __init__(self, bar: Progress, task: TaskID) -> None:
+        self._bar = bar
+        self._task = task
+        self.console = bar.console
+
+    def advance(self, files: int = 1) -> None:
+        """That many files are done with."""
+        self._bar.advance(self._task, files)
+
+    @contextmanager
+    def frames(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        """A bar for one video, and a function that takes how many more frames are done."""
+        task = self._bar.add_task(name, total=total)
+        yield lambda count: self._bar.advance(task, count)
+        self._bar.remove_task(task)
+
+
 @contextmanager
-def progress(title: str, total: int) -> Iterator[tuple[Console, Callable[[], None]]]:
-    """A console for lines on stderr, and a function to call after each file; a bar on a terminal only."""
+def progress(title: str, total: int) -> Iterator[Bars]:
+    """Bars that count files, and the frames of each video that streams."""
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=total)
-        yield console, lambda: bar.advance(task)
+        yield Bars(bar, bar.add_task(title, total=total))

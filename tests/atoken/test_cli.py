@@ -408,10 +408,127 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(
     def interrupted(path: Path) -> Item:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(work, "read_video", interrupted)
+    monkeypatch.setattr(work, "open_video", interrupted)
     tokens = folder.parent / "t"
     assert run("encode", folder, "-o", tokens, "--model", ckpt)[0] == 130
     assert not tokens.exists()
+
+
+def long_video(path: Path, noise: Callable[..., Item], frames: int = 40) -> Item:
+    write_video(path, clip := noise(frames, 16, 32), Fraction(24))
+    return clip
+
+
+def test_videos_stream_in_their_place(run: Run, ckpt: Path, folder: Path, tiny: AToken, noise: Any) -> None:
+    clip = long_video(folder / "aa.mkv", noise)
+    tokens, out = folder.parent / "t", folder.parent / "out"
+    options = ["--stride-frames", 12, "--cache-frames", 20, "--device", "cpu"]
+    assert (
+        run("encode", folder, "-o", tokens, "--model", ckpt, "--latent", "sample", "--seed", 3, *options[-2:])[0] == 0
+    )
+    assert load_tokens(tokens).names == ("a.bmp", "a.png", "aa.mkv", "c.mkv", "sub/b.png")
+    code, _, err = run("decode", tokens, "-o", out, *options)
+    assert code == 0, err
+    sample = tiny.encode([clip]).sample(3 + 2)
+    torch.testing.assert_close(load_tokens(tokens).packed.split()[2].features, sample.features, rtol=0, atol=5e-6)
+    want = tiny.decode(sample, stride_frames=12, cache_frames=20)[0]
+    np.testing.assert_allclose(read_video(out / "aa.mkv").astype(int), want, rtol=0, atol=1)
+    assert (read_video(out / "aa.mkv") == want).mean() > 0.999
+
+
+def test_a_broken_tail_loses_that_video_only(run: Run, ckpt: Path, folder: Path, noise: Any) -> None:
+    long_video(folder / "aa.mp4", noise, 60)
+    data = (folder / "aa.mp4").read_bytes()
+    (folder / "aa.mp4").write_bytes(data[: len(data) * 2 // 3])
+    tokens = folder.parent / "t"
+    code, _, err = run("encode", folder, "-o", tokens, "--model", ckpt)
+    assert code == 0
+    lines = err.splitlines()
+    assert len([line for line in lines if line.startswith(f"{folder / 'aa.mp4'}: ")]) == 1
+    assert "1 of 5 files left out" in err
+    assert load_tokens(tokens).names == ("a.bmp", "a.png", "c.mkv", "sub/b.png")
+    assert run("encode", folder / "aa.mp4", "-o", folder.parent / "u", "--model", ckpt)[0] == 1
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["in", "t"]
+
+
+def test_ctrl_c_amid_a_video_leaves_nothing(
+    run: Run, ckpt: Path, folder: Path, noise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long_video(folder / "aa.mkv", noise)
+    usual = AToken.encode_video
+
+    def interrupted(self: AToken, *given: Any, **options: Any) -> Any:
+        yield next(usual(self, *given, **options))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AToken, "encode_video", interrupted)
+    tokens = folder.parent / "t"
+    tokens.write_bytes(b"old")
+    assert run("encode", folder, "-o", tokens, "--model", ckpt)[0] == 130
+    assert tokens.read_bytes() == b"old"
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["in", "t"]
+
+
+def test_ctrl_c_while_decoding_keeps_what_is_done(
+    run: Run, ckpt: Path, folder: Path, noise: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long_video(folder / "d.mkv", noise)
+    tokens, out = folder.parent / "t", folder.parent / "out"
+    run("encode", folder, "-o", tokens, "--model", ckpt)
+    usual = AToken.decode_video
+
+    def interrupted(self: AToken, *given: Any, **options: Any) -> Any:
+        for number, block in enumerate(usual(self, *given, **options)):
+            yield block
+            if number:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(AToken, "decode_video", interrupted)
+    assert run("decode", tokens, "-o", out)[0] == 130
+    assert sorted(pictures(out)) == ["a-2.png", "a.png", "c.mkv", "sub/b.png"]
+
+
+def test_spatial_tiles_are_used_and_recorded(run: Run, ckpt: Path, folder: Path, tiny: AToken, noise: Any) -> None:
+    from atoken import SpaceTiles, join_video
+
+    write_video(folder / "w.mkv", clip := noise(20, 32, 80), Fraction(24))
+    Image.fromarray(picture := noise(48, 80)).save(folder / "p.png")
+    tokens, out = folder.parent / "t", folder.parent / "out"
+    tiles = ["--tile-size", "32x48", "--tile-overlap", 16]
+    assert run("encode", folder / "w.mkv", folder / "p.png", "-o", tokens, "--model", ckpt, *tiles)[0] == 0
+    assert load_tokens(tokens).settings["space_tiles"] == {"height": 32, "width": 48, "overlap": 16}
+    assert run("decode", tokens, "-o", out, *tiles)[0] == 0
+    space = SpaceTiles(32, 48, 16)
+    for name, item in (("w.mkv", clip), ("p.png", picture[None])):
+        latents = join_video(tiny.encode_video([item], space=space))
+        want = np.concatenate(list(tiny.decode_video([latents], space=space)))
+        np.testing.assert_allclose(pictures(out)[name].reshape(want.shape).astype(int), want, rtol=0, atol=1)
+    assert [spec.kind for spec in load_tokens(tokens).packed.items] == ["video", "image"]
+    run("encode", folder, "-o", tokens, "--model", ckpt)
+    assert load_tokens(tokens).settings["space_tiles"] is None
+
+
+@pytest.mark.parametrize(
+    "tiles", [["--tile-size", "40"], ["--tile-size", 64, "--tile-overlap", 64], ["--tile-size", 64]]
+)
+def test_wrong_tiles_are_no_files_fault(run: Run, ckpt: Path, folder: Path, tiles: list[object]) -> None:
+    tokens = folder.parent / "t"
+    code, _, err = run("encode", folder, "-o", tokens, "--model", ckpt, *tiles)
+    assert code == 1
+    assert one_line(err)
+    assert "spatial tiles of" in err
+    run("encode", folder, "-o", tokens, "--model", ckpt)
+    assert run("decode", tokens, "-o", folder.parent / "out", *tiles)[0] == 1
+
+
+def test_options_that_make_no_sense(run: Run, ckpt: Path, folder: Path) -> None:
+    tokens = folder.parent / "t"
+    assert run("encode", folder, "-o", tokens, "--model", ckpt, "--tile-overlap", 16)[0] == 2
+    assert run("encode", folder, "-o", tokens, "--model", ckpt, "--tile-size", "big")[0] == 2
+    run("encode", folder, "-o", tokens, "--model", ckpt)
+    code, _, err = run("decode", tokens, "-o", folder.parent / "out", "--stride-frames", 3)
+    assert code == 1
+    assert "stride_frames must be 4 or more" in err
 
 
 def test_logs_hold_no_progress_bar(run: Run, ckpt: Path, folder: Path) -> None:
@@ -420,15 +537,18 @@ def test_logs_hold_no_progress_bar(run: Run, ckpt: Path, folder: Path) -> None:
     assert err.splitlines() == [f"wrote {folder.parent / 't'}: 4 items, 17 tokens"]
 
 
-def test_on_a_terminal_the_bar_counts_every_file(
-    run: Run, ckpt: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_on_a_terminal_the_bar_counts_every_file_and_frame(
+    run: Run, ckpt: Path, folder: Path, noise: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(work, "Console", lambda **_: Console(file=screen, force_terminal=True))
     (folder / "broken.png").touch()
+    long_video(folder / "long.mkv", noise, 39)
     run("encode", folder, "-o", folder.parent / "t", "--model", ckpt)
-    assert "5/5" in screen.getvalue()
+    assert "6/6" in screen.getvalue()
     assert "broken.png" in screen.getvalue()
+    run("decode", folder.parent / "t", "-o", folder.parent / "out")
+    assert re.search(r"long\.mkv .* \d+/39", screen.getvalue())
 
 
 def test_help_imports_nothing_heavy() -> None:
