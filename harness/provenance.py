@@ -21,7 +21,7 @@ COMPUTING = ("torch", "torchvision", "numpy", "pillow", "av", "torch-fidelity", 
 CARRYING = ("safetensors", "pandas", "pyarrow")
 # Source that no sample's result passes through: an edit there leaves the finished shards standing.
 _BESIDE = (
-    *("atoken/training", "atoken/cli.py", "atoken/commands.py", "atoken/inspection.py", "atoken/token_files.py"),
+    *("atoken/training", "atoken/cli.py", "atoken/commands.py", "atoken/inspection.py", "atoken/token_"),
     *("atoken/work.py", "harness/cli.py", "harness/console.py", "harness/golden", "harness/listing.py"),
 )
 
