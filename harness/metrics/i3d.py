@@ -1,37 +1,22 @@
-"""I3D, the video network of the Frechet video distance: our own module, its two published files, its input.
+"""I3D, the video network of the Frechet video distance: a module of our own, and the frames that it takes.
 
 The network is Inception-v1 inflated to three dimensions (Carreira and Zisserman 2017) with 400 Kinetics classes; a
 clip's feature is its 400 logits, averaged over time. Layers, padding and epsilon are those of TensorFlow Hub's
-``deepmind/i3d-kinetics-400/1`` (read in its graph), which the Frechet video distance was defined with. Two files
-hold those weights for PyTorch, and they are two detectors, never one for the other:
-
-- ``state-dict``: ``i3d_pretrained_400.pt``, tensors only, run by `I3d`. The file's first users (VideoGPT, TATS) ran
-  it with a batch-norm epsilon of 1e-5; the graph that the weights belong to has 1e-3, and so has `I3d`.
-- ``styleganv``: ``i3d_torchscript.pt`` of StyleGAN-V, the network as a program, as TokenBench runs it. Its options
-  are all off but the last: ``rescale`` and ``resize`` would scale and stretch the frames, which `crop` has done
-  in another way (and which would make another number), ``return_features`` asks for logits, not probabilities.
+``deepmind/i3d-kinetics-400/1`` (read in its graph), which the Frechet video distance was defined with. The files that
+hold its weights are the matter of `harness.metrics.i3d_detectors`.
 
 Shapes: N clips, T frames, H rows, W columns.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import math
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-
-from harness.errors import BenchError
-from harness.metrics.loading import load_state
-from harness.metrics.precision import exact_float32
-from harness.weights import Found
 
 SIDE: Final = 224
 FEATURES: Final = 400
@@ -42,14 +27,11 @@ _EPSILON = 1e-3
 # Frames that are resized at once: 8 of 1080p are 0.2 GB as float32. Each is resized by itself either way.
 _FRAMES = 8
 
-Detector = Callable[[Tensor], np.ndarray]
-"""From what `crop` gives of a clip, T from `MIN_FRAMES` on, to its feature, float32 ``[400]``."""
-
 
 def crop(frames: Tensor) -> Tensor:
     """Frames as the detectors take them: shorter side to 224, centre crop, [-1, 1]; TokenBench's preprocessing.
 
-    The longer side is rounded up, in floating point, so that a square may become 224 x 225 before it is cropped.
+    The longer side is rounded up, in floating point, so that a square may become 225 x 224 before it is cropped.
     Resizing is bilinear with half-pixel centres and without antialiasing.
 
     Args:
@@ -211,90 +193,3 @@ def _layers() -> Iterator[tuple[str, nn.Module]]:
             width = block.outputs
             yield name, block
     yield "logits", _Logits(width)
-
-
-def load_network(file: Found) -> I3d:
-    """`I3d` with the weights of a state dict; batches counted in training, which some files hold, are left out.
-
-    Raises:
-        BenchError: the file is not to be read without running code in it, or has other keys or shapes.
-    """
-    with torch.device("meta"):
-        network = I3d()
-    shapes = {name: value.shape for name, value in network.state_dict().items()}
-    counters = {f"{name.removesuffix('running_mean')}num_batches_tracked" for name in shapes if "running_mean" in name}
-    state = load_state(file.path, shapes, optional=dict.fromkeys(counters, ()))
-    network.load_state_dict({name: state[name] for name in shapes}, strict=True, assign=True)
-    return network.to(torch.float32).eval().requires_grad_(False)
-
-
-def load_script(file: Found) -> torch.jit.ScriptModule:
-    """StyleGAN-V's program. It can do whatever it likes once it runs: what is loaded are the very bytes that have
-    the published SHA-256, or the one that the user vouches for.
-
-    Raises:
-        BenchError: the bytes are others by now, are no TorchScript, or take other arguments.
-    """
-    content = file.path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != file.sha256:
-        raise BenchError(f"{file.path}: has changed since it was checked; start again")
-    try:
-        with warnings.catch_warnings():
-            # Torch means to drop TorchScript; whoever has this file can do nothing about it.
-            warnings.filterwarnings("ignore", message=".*torch.jit.load.* is deprecated", category=FutureWarning)
-            program: torch.jit.ScriptModule = torch.jit.load(io.BytesIO(content), map_location="cpu")  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BenchError(f"{file.path}: no TorchScript program: {first}") from None
-    # A program without a method of that name has torch's own, which has no schema.
-    schema = getattr(program.forward, "schema", None)
-    names = [argument.name for argument in schema.arguments[1:]] if schema else []
-    if names[:1] != ["x"] or not {"rescale", "resize", "return_features"} <= set(names):
-        raise BenchError(
-            f"{file.path}: not StyleGAN-V's I3D: it takes ({', '.join(names)}), "
-            "not (x, rescale, resize, return_features)"
-        )
-    return program.eval()
-
-
-def load_detector(flavour: str, file: Found, device: torch.device) -> Detector:
-    """A detector by its name, one of `harness.weights.I3D_FILES`.
-
-    Raises:
-        BenchError: as `load_network` and `load_script`; when it is called, if the program gives no 400 numbers.
-    """
-    return {"styleganv": _program_detector, "state-dict": _network_detector}[flavour](file, device)
-
-
-def _network_detector(file: Found, device: torch.device) -> Detector:
-    network = load_network(file).to(device)
-
-    def detect(clip: Tensor) -> np.ndarray:
-        with exact_float32():
-            return _feature(network(_clips(clip, device)), file)
-
-    return detect
-
-
-def _program_detector(file: Found, device: torch.device) -> Detector:
-    program = load_script(file).to(device)
-
-    def detect(clip: Tensor) -> np.ndarray:
-        # Without the profiling executor, whose third call runs another program than its first.
-        with exact_float32(), torch.jit.optimized_execution(False):  # type: ignore[attr-defined]
-            found = program(_clips(clip, device), rescale=False, resize=False, return_features=True)
-            return _feature(found, file)
-
-    return detect
-
-
-def _clips(frames: Tensor, device: torch.device) -> Tensor:
-    """``[T, 3, H, W]`` -> ``[1, 3, T, H, W]``."""
-    return frames.to(device).transpose(0, 1).contiguous()[None]
-
-
-def _feature(found: object, file: Found) -> np.ndarray:
-    if not isinstance(found, Tensor) or found.numel() != FEATURES:
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise BenchError(f"{file.path}: gave {shape} for a clip, not {FEATURES} features")
-    return found.float().reshape(FEATURES).cpu().numpy()

@@ -19,18 +19,8 @@ from torch.nn import functional
 from torchvision.models import googlenet
 
 from harness.errors import BenchError
-from harness.metrics.i3d import (
-    FEATURES,
-    MIN_FRAMES,
-    SIDE,
-    I3d,
-    _MaxPool,
-    _same,
-    crop,
-    load_detector,
-    load_network,
-    load_script,
-)
+from harness.metrics.i3d import FEATURES, MIN_FRAMES, SIDE, I3d, _MaxPool, _same, crop
+from harness.metrics.i3d_detectors import load_detector, load_network, load_script
 
 CPU = torch.device("cpu")
 
