@@ -18,7 +18,7 @@ EXPERIMENT = Experiment(
         Fills(table="table03", group={"tokenbench": "Video"}, columns={"PSNR": "PSNR↑", "rFVD": "rFVD↓"}),
     ),
     datasets=("samples", "davis", "tokenbench", "folder"),
-    protocols=("paper-davis", "paper-tokenbench", "tokenbench", "native"),
+    protocols=("paper-davis", "paper-tokenbench", "tokenbench", "native", "preview"),
     defaults={"tokenbench": "paper-tokenbench"},
     # 0.09375 bit per pixel is the rate of AToken-So/D (8 codes of 12 bit per 4x16x16 patch), 48 numbers per patch
     # the latent of AToken-So/C: a floor for each.
