@@ -69,7 +69,7 @@ def textbook_crop(frame: np.ndarray) -> np.ndarray:
     return (out[:, top : top + 224, left : left + 224] - 0.5) * 2
 
 
-@pytest.mark.parametrize(("height", "width"), [(48, 65), (225, 224), (224, 224), (231, 400), (301, 77), (536, 536)])
+@pytest.mark.parametrize(("height", "width"), [(48, 65), (225, 224), (224, 224), (231, 400), (301, 77), (211, 211)])
 def test_crop_is_bilinear_resizing_of_the_shorter_side_and_the_centre(height: int, width: int) -> None:
     frames = images(2, height, width)
     found = crop(frames)
