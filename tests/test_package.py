@@ -47,3 +47,5 @@ def test_the_wheel_carries_the_shipped_model_and_the_golden_cases(installed: Pat
     loaded = "m.AToken.from_pretrained('atoken-nano'); print(m.__file__)"
     assert Path(_run(installed, tmp_path, "atoken", loaded).strip()).is_relative_to(installed)
     assert list((installed / "harness" / "golden_cases").glob("*.safetensors"))
+    for name in ("davis2016.csv", "tokenbench.csv"):
+        assert (installed / "harness" / "data" / "lists" / name).is_file()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from harness.data import open_images
+from harness.data import open_clips, open_images
 from harness.data.check import check, fingerprint, inspect
-from harness.data.fingerprint import content_sha256, ids_sha256
-from tests.harness.data.conftest import MakeImage
+from harness.data.fingerprint import clip_sha256, content_sha256, ids_sha256
+from harness.errors import BenchError
+from tests.harness.data.conftest import MakeImage, grey_frames, write_clip, write_sequence
 from tests.harness.data.test_benchmark_sets import val
 from tests.harness.data.test_image_datasets import write_folder
 
@@ -73,3 +75,57 @@ def test_a_long_list_of_broken_files_is_cut(tmp_path: Path) -> None:
 def test_the_samples_are_whole(capsys: pytest.CaptureFixture[str]) -> None:
     assert check("samples") == 0
     assert "16 readable images of 16 expected" in capsys.readouterr().out
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    root = tmp_path / "clips"
+    write_clip(root / "a.mkv", grey_frames(3), rate=Fraction(30000, 1001))
+    write_clip(root / "b.mkv", grey_frames(4, (64, 80)))
+    write_sequence(root / "c", grey_frames(5, (10, 20)))
+    (root / "c" / "00004.png").write_bytes(b"")
+    (root / "d.mp4").touch()
+    return root
+
+
+def test_clips_are_read_to_their_last_frame(clips: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(f"folder={clips}", kind="video") == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [
+        "clips (folder): 2 readable clips",
+        "frames: 7",
+        "sizes: 48 x 32 to 80 x 64 pixels",
+        "frames per second: 25, 29.97",
+    ]
+    assert [line for line in lines if line.startswith("broken: ")] == [
+        "broken: c: 00004.png: the file is empty",
+        "broken: d.mp4: the file is empty",
+    ]
+    assert not any(line.startswith("labels") for line in lines)
+    assert fingerprint(f"folder={clips}", kind="video") == 0
+    content = content_sha256((name, clip_sha256(clips / name)) for name in ("a.mkv", "b.mkv"))
+    assert capsys.readouterr().out == (
+        f"count: 2\nids sha256: {ids_sha256(['a.mkv', 'b.mkv', 'c', 'd.mp4'])}\ncontent sha256: {content}\n"
+    )
+
+
+def test_progress_counts_every_clip_once(clips: Path) -> None:
+    steps: list[int] = []
+    inspect(open_clips("folder", clips), progress=steps.append)
+    assert steps == [1] * 4
+
+
+def test_a_name_of_both_kinds_means_images_unless_the_kind_is_said(clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="holds none of the 50 sequences of DAVIS"):
+        check(f"davis={clips}")  # only videos have that name
+    with pytest.raises(BenchError, match="no image dataset 'davis'"):
+        check(f"davis={clips}", kind="image")
+    with pytest.raises(BenchError, match="--kind film: not one of image, video, asset"):
+        check("samples", kind="film")
+    with pytest.raises(BenchError, match=r"no dataset 'films'; there are: samples, imagenet-val, .*tokenbench"):
+        check("films")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BenchError, match="holds no images"):
+        check(f"folder={tmp_path / 'empty'}")
+    with pytest.raises(BenchError, match="holds no clips"):
+        check(f"folder={tmp_path / 'empty'}", kind="video")

@@ -15,6 +15,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
+from atoken.patches import pack_pixels, to_uint8, unpack_pixels
 from harness.data import geometry
 from harness.data.prepare import Pipeline, eight_bit, to_unit_range
 from harness.errors import BenchError
@@ -72,6 +73,59 @@ def test_center_crop_is_torchvisions(shape: tuple[int, int], crop: int) -> None:
     image = noise(shape)
     wanted = np.asarray(transforms.CenterCrop(crop)(Image.fromarray(image)))
     np.testing.assert_array_equal(Pipeline.parse(f"rgb|center_crop({crop})")(image), wanted)
+
+
+@settings(deadline=None, max_examples=60)
+@given(shapes, st.sampled_from([1, 2, 16]))
+def test_the_largest_centre_crop_with_sides_that_n_divides(shape: tuple[int, int], multiple: int) -> None:
+    """The index of each pixel that is kept: whole multiples, fewer than one cut off, floor of half of it in front."""
+    rows, columns = np.indices(shape)
+    image = np.stack([rows % 256, columns % 256, rows // 256], -1).astype(np.uint8)
+    pipeline = Pipeline.parse(f"rgb|center_crop_multiple({multiple})")
+    if min(shape) < multiple:
+        with pytest.raises(geometry.ShapeError, match=f"a side is below {multiple}, and nothing is left to crop"):
+            pipeline(image)
+        return
+    got = pipeline(image)
+    for axis in (0, 1):
+        over = shape[axis] - got.shape[axis]
+        assert got.shape[axis] % multiple == 0
+        assert 0 <= over < multiple
+    top, left = ((side - new) // 2 for side, new in zip(shape, got.shape, strict=False))
+    np.testing.assert_array_equal(got, image[top : top + got.shape[0], left : left + got.shape[1]])
+
+
+def test_the_crop_is_the_one_that_atoken_itself_makes() -> None:
+    """What the tokenizer keeps of a picture under ``fit="crop"`` is what the protocol compares it with."""
+    image = noise((135, 40))  # 7 rows over; of 1080 it is 8
+    (kept,) = unpack_pixels(pack_pixels([image], fit="crop"))
+    got = Pipeline.parse("rgb|center_crop_multiple(16)")(image)
+    assert got.shape == (128, 32, 3)
+    np.testing.assert_array_equal(got, to_uint8(kept[0]).numpy())
+
+
+@settings(deadline=None, max_examples=60)
+@given(shapes, crops, st.sampled_from(list(MODES)))
+def test_only_larger_frames_are_resized_and_by_tokenbenchs_rule(shape: tuple[int, int], size: int, kernel: str) -> None:
+    image = noise(shape)
+    got = Pipeline.parse(f"rgb|resize_short_above({size},{kernel})")(image)
+    height, width = shape
+    if min(shape) <= size:
+        np.testing.assert_array_equal(got, image)
+        return
+    landscape = height <= width
+    sides = (int(width * size / height + 0.5), size) if landscape else (size, int(height * size / width + 0.5))
+    wanted = columns_first(Image.fromarray(image), sides, PILLOW[kernel])
+    np.testing.assert_array_equal(got, np.asarray(wanted))
+
+
+def test_tokenbenchs_rule_rounds_where_torchvision_truncates() -> None:
+    image = noise((33, 60))
+    assert Pipeline.parse("rgb|resize_short_above(16,lanczos)")(image).shape == (16, 29, 3)  # 29.09
+    assert Pipeline.parse("rgb|resize_short_above(32,lanczos)")(noise((33, 61))).shape == (32, 59, 3)  # 59.15
+    assert Pipeline.parse("rgb|resize_short_above(16,lanczos)")(noise((34, 73))).shape == (16, 34, 3)  # 34.35
+    assert Pipeline.parse("rgb|resize_short_above(16,lanczos)")(noise((32, 73))).shape == (16, 37, 3)  # 36.5
+    assert Pipeline.parse("rgb|resize_short(16,lanczos)")(noise((32, 73))).shape == (16, 36, 3)
 
 
 def adm_reference(image: np.ndarray, size: int) -> np.ndarray:
@@ -225,6 +279,9 @@ def test_a_shape_that_would_fill_the_memory_is_refused(text: str) -> None:
         ("rgb|center_crop(0)", "not of the form"),
         ("rgb|center_crop(256", "not of the form"),
         ("rgb(3)", "not of the form rgb"),
+        ("rgb|resize_short_above(1080)", r"not of the form resize_short_above\(N,FILTER\)"),
+        ("rgb|center_crop_multiple(0)", r"not of the form center_crop_multiple\(N\)"),
+        ("rgb|to_tensor|resize_short_above(9,box)", r"resize_short_above takes 8-bit pixels, but gets \[0, 1\]"),
         ("center_crop(256)", "first step must be rgb"),
         ("rgb|to_tensor|resize_short(256,bicubic)", r"resize_short takes 8-bit pixels, but gets \[0, 1\]"),
         ("rgb|normalize", r"normalize takes \[0, 1\] pixels, but gets 8-bit"),
