@@ -12,7 +12,7 @@ from rich.table import Table
 from harness import protocol, registry
 from harness.data.catalog import DATASETS
 from harness.experiment import Experiment
-from harness.metrics.registry import METRICS
+from harness.metrics.families import FAMILIES
 
 
 def tables(what: str | None) -> list[Table]:
@@ -78,8 +78,14 @@ def _datasets() -> Table:
 
 def _metrics() -> Table:
     rows = [
-        {"name": name, "title": family.title, "options": "; ".join(f"{k}: {v}" for k, v in family.options.items())}
-        for name, family in METRICS.items()
+        {
+            "name": name,
+            "of": modality,
+            "title": family.title,
+            "options": "; ".join(f"{k}: {v}" for k, v in family.options.items()),
+        }
+        for modality, families in FAMILIES.items()
+        for name, family in families.items()
     ]
     return table("Metrics", rows)
 

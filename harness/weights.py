@@ -34,7 +34,7 @@ class WeightFile:
         size: bytes.
         origin: where a user gets it.
         licence: of the weights, as far as the publisher says.
-        used_by: metric families (`harness.metrics.registry.METRICS`) that need it.
+        used_by: metric families (`harness.metrics.families`) that need it.
     """
 
     name: str

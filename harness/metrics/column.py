@@ -1,4 +1,4 @@
-"""Metrics with one value per image, whose cell is the mean over images with a bootstrap interval."""
+"""Metrics with one value per sample, whose cell is the mean over samples with a bootstrap interval."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from harness.metrics.base import Cell, Features, Metric, Pairs
+from harness.metrics.base import Aggregated, Cell, Features, Metric, Pairs
 from harness.metrics.bootstrap import mean_interval
 
 
-class ColumnMetric(Metric):
+class MeanColumn(Aggregated):
     """Base of the metrics with one column, called like the metric.
 
-    A column holds not-a-number where the metric has no meaning for an image (too small for a window, no rate).
-    Such images are left out of the mean: the cell's `n` is without them and its parameters count them.
+    A column holds not-a-number where the metric has no meaning for a sample (too small for a window, no rate).
+    Such samples are left out of the mean: the cell's `n` is without them and its parameters count them.
 
     Args:
         name: of column and cell; a subclass that measures with unofficial weights says so in `title`, the cell's.
@@ -35,18 +35,12 @@ class ColumnMetric(Metric):
         self.parameters = dict(parameters)
         self.undefined = undefined
 
-    @abstractmethod
-    def values(self, pairs: Pairs) -> np.ndarray:
-        """float64 ``[N]``."""
-
-    def update(self, pairs: Pairs) -> tuple[dict[str, np.ndarray], Features]:
-        return {self.name: self.values(pairs)}, {}
-
     def cells(self, table: Mapping[str, np.ndarray], features: Mapping[str, np.ndarray], *, seed: int) -> list[Cell]:  # noqa: ARG002
         values = table[self.name]
         defined = values[~np.isnan(values)]
-        missing = f"{len(values) - len(defined)} of {len(values)}: {self.undefined}"
-        absent = None if len(defined) else (self.undefined if len(values) else "no sample was measured")
+        reason = self.why(table)
+        missing = f"{len(values) - len(defined)} of {len(values)}: {reason}"
+        absent = None if len(defined) else (reason if len(values) else "no sample was measured")
         return [
             Cell(
                 name=self.title,
@@ -56,14 +50,34 @@ class ColumnMetric(Metric):
                 higher_is_better=self.higher_is_better,
                 unit=self.unit,
                 absent=absent,
+                applies=self.applies(table),
                 parameters={
                     **self.parameters,
                     **({"undefined": missing} if len(defined) < len(values) else {}),
-                    **self.remarks(defined),
+                    **self.remarks(table),
                 },
             )
         ]
 
-    def remarks(self, values: np.ndarray) -> dict[str, Any]:  # noqa: ARG002
-        """What else the cell should say of these values, for its parameters."""
+    def why(self, table: Mapping[str, np.ndarray]) -> str:  # noqa: ARG002
+        """Why samples of this table have no value, where some have none."""
+        return self.undefined
+
+    def applies(self, table: Mapping[str, np.ndarray]) -> bool:  # noqa: ARG002
+        """As in `Cell`."""
+        return True
+
+    def remarks(self, table: Mapping[str, np.ndarray]) -> dict[str, Any]:  # noqa: ARG002
+        """What else the cell should say of these samples, for its parameters."""
         return {}
+
+
+class ColumnMetric(MeanColumn, Metric):
+    """Base of such metrics of images."""
+
+    @abstractmethod
+    def values(self, pairs: Pairs) -> np.ndarray:
+        """float64 ``[N]``."""
+
+    def update(self, pairs: Pairs) -> tuple[dict[str, np.ndarray], Features]:
+        return {self.name: self.values(pairs)}, {}

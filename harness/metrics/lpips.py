@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from harness.errors import BenchError
 from harness.metrics.base import Pairs
+from harness.metrics.clip_column import FrameColumn
 from harness.metrics.column import ColumnMetric
 from harness.metrics.loading import load_state
 from harness.metrics.precision import exact_float32
@@ -32,8 +33,33 @@ INPUTS = ("float", "clamped", "8bit")
 _PIXELS = 1 << 19
 
 
+class _Network:
+    """The network of one trunk on a device, and what a record says of it.
+
+    Raises:
+        BenchError: a file that is not this trunk's.
+    """
+
+    def __init__(self, net: str, trunk: Found, device: torch.device) -> None:
+        with resources.as_file(resources.files("lpips") / "weights" / "v0.1" / f"{net}.pth") as heads:
+            self.weights = {trunk.path.name: trunk.sha256, f"lpips/weights/v0.1/{net}.pth": sha256_of(heads)}
+            self.model = build(net, trunk.path, heads).to(device)
+        self.smallest = SMALLEST[net]
+        self.parameters: dict[str, Any] = {"net": net, "version": "0.1", "weights": dict(self.weights)}
+        if not trunk.official:
+            self.parameters["official"] = False
+        self.suffix = "" if trunk.official else UNOFFICIAL
+
+    def measure(self, reference: Tensor, reconstruction: Tensor, batch: int) -> np.ndarray:
+        """LPIPS of images float32 ``[N, 3, H, W]``, `batch` of them at once: float64 ``[N]``."""
+        pairs = zip(torch.split(reference, batch), torch.split(reconstruction, batch), strict=True)
+        with exact_float32():
+            parts = [self.model(x, y).flatten() for x, y in pairs]
+        return np.asarray(torch.cat(parts).double().cpu().numpy())
+
+
 class Lpips(ColumnMetric):
-    """Mean over images of LPIPS v0.1; see `harness.metrics.registry.METRICS` for the options.
+    """Mean over images of LPIPS v0.1; see `harness.metrics.families.METRICS` for the options.
 
     Args:
         trunk: the torchvision file of the whole classifier; only its convolutions are used.
@@ -56,36 +82,61 @@ class Lpips(ColumnMetric):
     ) -> None:
         if input not in INPUTS:
             raise BenchError(f"{name}: LPIPS of input {input!r}; there are: {', '.join(INPUTS)}")
-        with resources.as_file(resources.files("lpips") / "weights" / "v0.1" / f"{net}.pth") as heads:
-            self.weights = {trunk.path.name: trunk.sha256, f"lpips/weights/v0.1/{net}.pth": sha256_of(heads)}
-            self.model = build(net, trunk.path, heads).to(device)
-        self.net = net
+        self.network = _Network(net, trunk, device)
+        self.weights = self.network.weights
         self.input = input
-        parameters: dict[str, Any] = {"net": net, "version": "0.1", "input": input, "weights": dict(self.weights)}
-        if not trunk.official:
-            parameters["official"] = False
-        undefined = f"image smaller than {SMALLEST[net]}x{SMALLEST[net]}"
+        parameters = {**self.network.parameters, "input": input}
+        undefined = f"image smaller than {self.network.smallest}x{self.network.smallest}"
         super().__init__(name, resamples, parameters=parameters, undefined=undefined)
-        self.title = name if trunk.official else name + UNOFFICIAL
+        self.title = name + self.network.suffix
 
     def values(self, pairs: Pairs) -> np.ndarray:
-        if min(pairs.reference.shape[-2:]) < SMALLEST[self.net]:
+        if min(pairs.reference.shape[-2:]) < self.network.smallest:
             return np.full(len(pairs.reference), np.nan)
         images = (pairs.reference, pairs.reconstruction)
         if self.input == "8bit":
             images = (pairs.reference_u8, pairs.reconstruction_u8)
-        step = max(1, _PIXELS // (images[0].shape[-2] * images[0].shape[-1]))
-        with exact_float32():
-            parts = [
-                self.model(self._prepared(x), self._prepared(y)).flatten()
-                for x, y in zip(torch.split(images[0], step), torch.split(images[1], step), strict=True)
-            ]
-        return torch.cat(parts).double().cpu().numpy()
+        batch = max(1, _PIXELS // (images[0].shape[-2] * images[0].shape[-1]))
+        return self.network.measure(self._prepared(images[0]), self._prepared(images[1]), batch)
 
     def _prepared(self, images: Tensor) -> Tensor:
         if self.input == "8bit":
-            return images.to(torch.float32) / 127.5 - 1
+            return _unit_range(images)
         return images.clamp(-1, 1) if self.input == "clamped" else images
+
+
+def _unit_range(images: Tensor) -> Tensor:
+    """uint8 in [-1, 1]."""
+    return images.to(torch.float32) / 127.5 - 1
+
+
+class ClipLpips(FrameColumn):
+    """Mean over clips of the mean of LPIPS over a clip's 8-bit frames.
+
+    One frame at a time, as TokenBench does: a batch's size moves the last bits, and a frame of a video is large
+    enough to fill a device.
+    """
+
+    higher_is_better = False
+
+    def __init__(
+        self, *, name: str, resamples: int, trunk: Found, device: torch.device, net: str = "vgg", input: str = "8bit"
+    ) -> None:
+        """Raises BenchError for another input, or a file that is not this trunk's."""
+        if input != "8bit":
+            raise BenchError(f"{name}: LPIPS of input {input!r}; of videos there is: 8bit")
+        self.network = _Network(net, trunk, device)
+        self.weights = self.network.weights
+        parameters = {**self.network.parameters, "input": input}
+        undefined = f"frames smaller than {self.network.smallest}x{self.network.smallest}"
+        super().__init__(name, resamples, parameters=parameters, undefined=undefined)
+        self.title = name + self.network.suffix
+
+    def values(self, reference: Tensor, reconstruction: Tensor) -> np.ndarray:
+        if min(reference.shape[-2:]) < self.network.smallest:
+            return np.full(len(reference), np.nan)
+        frames = zip(torch.split(reference, 1), torch.split(reconstruction, 1), strict=True)
+        return np.concatenate([self.network.measure(_unit_range(x), _unit_range(y), 1) for x, y in frames])
 
 
 def build(net: str, trunk: Path, heads: Path) -> nn.Module:

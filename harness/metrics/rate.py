@@ -1,14 +1,17 @@
-"""What a reconstruction costs: bits per pixel and tokens per image."""
+"""What a reconstruction costs: bits per pixel and tokens, of images and of videos."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
-from harness.metrics.base import Cell, Pairs
+from harness.metrics.base import Pairs
+from harness.metrics.clip_base import ClipTotals
+from harness.metrics.clip_column import TotalsColumn
 from harness.metrics.column import ColumnMetric
+
+_NO_RATE = "no rate is defined: the latent is continuous or there is no code"
 
 
 class BitsPerPixel(ColumnMetric):
@@ -22,9 +25,7 @@ class BitsPerPixel(ColumnMetric):
     unit = "bit/pixel"
 
     def __init__(self, *, name: str, resamples: int) -> None:
-        super().__init__(
-            name, resamples, parameters={}, undefined="no rate is defined: the latent is continuous or there is no code"
-        )
+        super().__init__(name, resamples, parameters={}, undefined=_NO_RATE)
 
     def values(self, pairs: Pairs) -> np.ndarray:
         height, width = pairs.reference_u8.shape[-2:]
@@ -32,9 +33,32 @@ class BitsPerPixel(ColumnMetric):
             return np.full(len(pairs.reference_u8), np.nan)
         return np.asarray(pairs.bits, dtype=np.float64) / (height * width)
 
-    def cells(self, table: Mapping[str, np.ndarray], features: Mapping[str, np.ndarray], *, seed: int) -> list[Cell]:
-        continuous = len(table[self.name]) > 0 and bool(np.isnan(table[self.name]).all())
-        return [replace(cell, applies=not continuous) for cell in super().cells(table, features, seed=seed)]
+    def applies(self, table: Mapping[str, np.ndarray]) -> bool:
+        return _has_rate(table[self.name])
+
+
+class ClipBitsPerPixel(TotalsColumn):
+    """Bits of a clip's code over the pixels that it stands for (coded frames x height x width), mean over clips."""
+
+    higher_is_better = False
+    unit = "bit/pixel"
+
+    def __init__(self, *, name: str, resamples: int) -> None:
+        parameters = {"pixels": "coded frames x height x width"}
+        super().__init__(name, resamples, parameters=parameters, undefined=_NO_RATE)
+
+    def value(self, totals: ClipTotals) -> float:
+        if totals.bits is None:
+            return np.nan
+        return totals.bits / (totals.coded_frames * totals.shape.height * totals.shape.width)
+
+    def applies(self, table: Mapping[str, np.ndarray]) -> bool:
+        return _has_rate(table[self.name])
+
+
+def _has_rate(values: np.ndarray) -> bool:
+    """Whether the tokenizer has a rate: some sample has one, or there is no sample that could tell."""
+    return not len(values) or not bool(np.isnan(values).all())
 
 
 class Tokens(ColumnMetric):
@@ -48,3 +72,16 @@ class Tokens(ColumnMetric):
 
     def values(self, pairs: Pairs) -> np.ndarray:
         return np.asarray(pairs.tokens, dtype=np.float64)
+
+
+class ClipTokens(TotalsColumn):
+    """Tokens of a clip, mean over clips."""
+
+    higher_is_better = False
+    unit = "tokens"
+
+    def __init__(self, *, name: str, resamples: int) -> None:
+        super().__init__(name, resamples, parameters={}, undefined="not counted")
+
+    def value(self, totals: ClipTotals) -> float:
+        return float(totals.tokens)

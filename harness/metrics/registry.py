@@ -1,109 +1,39 @@
-"""The metric families by name, and the metrics of a protocol. The table is light: no torch here."""
+"""Builds the metrics of a protocol, of images or of videos. Imports torch only with what is built."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.errors import BenchError, MissingWeights
+from harness.metrics.families import FAMILIES
 
 if TYPE_CHECKING:
     import torch
 
-    from harness.metrics.base import Cell, Metric
+    from harness.experiment import Modality
+    from harness.metrics.base import Aggregated, Cell, Metric
+    from harness.metrics.clip_base import ClipMetric
     from harness.protocol import MetricSpec, Protocol
-    from harness.weights import WeightStore
+    from harness.weights import Found, WeightStore
 
+    M = TypeVar("M", bound=Aggregated)
+else:
+    M = TypeVar("M")
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Family:
-    """A metric that a protocol can ask for.
-
-    Attributes:
-        title: one line for `list metrics`.
-        higher_is_better: direction of its cell.
-        unit: of its cell.
-        options: what a protocol may set, each with its meaning; the default comes first.
-    """
-
-    title: str
-    higher_is_better: bool
-    unit: str = ""
-    options: Mapping[str, str] = field(default_factory=dict)
-
-
-METRICS: Mapping[str, Family] = MappingProxyType(
-    {
-        "psnr": Family(
-            title="PSNR of the 8-bit images: peak 255, MSE over an image's pixels and channels, mean of per-image dB",
-            higher_is_better=True,
-            unit="dB",
-        ),
-        "ssim": Family(
-            title="SSIM per channel, mean over an image, then over images",
-            higher_is_better=True,
-            options={
-                "flavour": "gaussian (torchmetrics: 11x11, sigma 1.5, reflected edges) or skimage "
-                "(7x7 uniform, sample covariance, inner pixels)",
-                "input": "8bit, or clamped (gaussian only): the float values in [-1, 1], not rounded",
-                "images": "interval that the 8-bit values are mapped to: [-1, 1] for gaussian, [0, 1] for skimage",
-                "data_range": "the constants' range: the interval's length; another value is a known mistake of "
-                "published code (2.0 on [0, 1] images inflates SSIM) and is named in the record",
-            },
-        ),
-        "lpips": Family(
-            title="LPIPS v0.1 through the lpips package's modules",
-            higher_is_better=False,
-            options={
-                "net": "vgg or alex",
-                "input": "float (as the tokenizer gave it), clamped (to [-1, 1]) or 8bit",
-            },
-        ),
-        "rfid": Family(
-            title="Frechet distance of torch-fidelity's 2048 Inception features, reconstructions to references",
-            higher_is_better=False,
-        ),
-        "rfid-mean": Family(title="mean term of rfid: |mu1 - mu2|^2", higher_is_better=False),
-        "rfid-covariance": Family(title="covariance term of rfid: tr(S1 + S2 - 2 sqrt(S1 S2))", higher_is_better=False),
-        "kid": Family(
-            title="kernel distance of the same features by torch-fidelity: cubic kernel, mean over subsets",
-            higher_is_better=False,
-            options={"subsets": "100", "subset_size": "1000"},
-        ),
-        "inception-score": Family(
-            title="Inception Score of the reconstructions by torch-fidelity",
-            higher_is_better=True,
-            options={"splits": "10"},
-        ),
-        "bits-per-pixel": Family(
-            title="size of the code: bits over height x width, mean over images; codecs and discrete tokenizers",
-            higher_is_better=False,
-            unit="bit/pixel",
-        ),
-        "tokens": Family(title="tokens of an image, mean over images", higher_is_better=False, unit="tokens"),
-        "codebook-usage": Family(
-            title="share of a codebook's entries that the run used, mean over codebooks",
-            higher_is_better=True,
-            options={"max_tokens": "1024: most tokens of one image that are kept"},
-        ),
-        "codebook-entropy": Family(
-            title="entropy of the code frequencies over the run, mean over codebooks",
-            higher_is_better=True,
-            unit="bit",
-            options={"max_tokens": "1024: most tokens of one image that are kept"},
-        ),
-    }
-)
 INCEPTION_FAMILIES = ("rfid", "rfid-mean", "rfid-covariance", "kid", "inception-score")
+RFVD_FAMILIES = ("rfvd", "rfvd-mean", "rfvd-covariance")
 CODEBOOK_FAMILIES = ("codebook-usage", "codebook-entropy")
+
+
+class _UndefinedError(Exception):
+    """The metric has no meaning for this tokenizer."""
 
 
 def build_metrics(
     protocol: Protocol, weights: WeightStore, device: torch.device, *, codebook_size: int | None = None
 ) -> tuple[list[Metric], list[Cell]]:
-    """The metrics that a protocol asks for, ready to measure, and the cells that cannot be had.
+    """The metrics of images that a protocol asks for, ready to measure, and the cells that cannot be had.
 
     Families that read the same features share one `Metric`, so each image passes Inception once.
 
@@ -115,73 +45,152 @@ def build_metrics(
     Raises:
         BenchError: the protocol names a family or an option that does not exist, or one name twice.
     """
-    _check(protocol)
-    metrics: list[Metric] = []
-    absent: list[Cell] = []
-    shared: set[str] = set()
+
+    def build(specs: list[MetricSpec]) -> Metric:
+        common = _common(protocol, specs[0])
+        metric: Metric
+        match specs[0].metric:
+            case "psnr":
+                from harness.metrics.psnr import Psnr
+
+                metric = Psnr(**common)
+            case "ssim":
+                from harness.metrics.ssim import Ssim
+
+                metric = Ssim(**common)
+            case "lpips":
+                from harness.metrics.lpips import Lpips
+
+                metric = Lpips(**common, trunk=_trunk(specs[0], weights), device=device)
+            case "bits-per-pixel":
+                from harness.metrics.rate import BitsPerPixel
+
+                metric = BitsPerPixel(**common)
+            case "tokens":
+                from harness.metrics.rate import Tokens
+
+                metric = Tokens(**common)
+            case family if family in CODEBOOK_FAMILIES:
+                from harness.metrics.codebook import Codebook
+
+                metric = Codebook(specs, codebook_size=_codebook(codebook_size))
+            case _:
+                from harness.metrics.inception import Inception
+                from harness.weights import INCEPTION
+
+                metric = Inception(specs, resamples=protocol.bootstrap, trunk=weights.find(INCEPTION), device=device)
+        return metric
+
+    return _built(protocol, "image", build)
+
+
+def build_clip_metrics(
+    protocol: Protocol, weights: WeightStore, device: torch.device, *, codebook_size: int | None = None
+) -> tuple[list[ClipMetric], list[Cell]]:
+    """The metrics of videos that a protocol asks for; as `build_metrics`."""
+
+    def build(specs: list[MetricSpec]) -> ClipMetric:
+        common = _common(protocol, specs[0])
+        metric: ClipMetric
+        match specs[0].metric:
+            case "psnr":
+                from harness.metrics.psnr import ClipPsnr
+
+                metric = ClipPsnr(**common)
+            case "ssim":
+                from harness.metrics.ssim import ClipSsim
+
+                metric = ClipSsim(**common)
+            case "lpips":
+                from harness.metrics.lpips import ClipLpips
+
+                metric = ClipLpips(**common, trunk=_trunk(specs[0], weights), device=device)
+            case "seam":
+                from harness.metrics.seams import Seam
+
+                metric = Seam(**common)
+            case "bits-per-pixel":
+                from harness.metrics.rate import ClipBitsPerPixel
+
+                metric = ClipBitsPerPixel(**common)
+            case "tokens":
+                from harness.metrics.rate import ClipTokens
+
+                metric = ClipTokens(**common)
+            case family if family in CODEBOOK_FAMILIES:
+                from harness.metrics.codebook import ClipCodebook
+
+                metric = ClipCodebook(specs, codebook_size=_codebook(codebook_size))
+            case _:
+                from harness.metrics.rfvd import Rfvd
+
+                metric = Rfvd(specs, resamples=protocol.bootstrap, detector=_detector(specs[0], weights), device=device)
+        return metric
+
+    return _built(protocol, "video", build)
+
+
+def _group(spec: MetricSpec) -> Hashable:
+    """What specs have in common that are measured together; the families of rFVD with their options."""
+    if spec.metric in RFVD_FAMILIES:
+        return RFVD_FAMILIES, tuple(sorted(spec.options.items()))
+    return next((group for group in (INCEPTION_FAMILIES, CODEBOOK_FAMILIES) if spec.metric in group), spec.name)
+
+
+def _built(
+    protocol: Protocol, modality: Modality, build: Callable[[list[MetricSpec]], M]
+) -> tuple[list[M], list[Cell]]:
+    _check(protocol, modality)
+    groups: dict[Hashable, list[MetricSpec]] = {}
     for spec in protocol.metrics:
-        group = next((group for group in (INCEPTION_FAMILIES, CODEBOOK_FAMILIES) if spec.metric in group), None)
-        if group is None:
-            members = [spec]
-        elif shared.isdisjoint(group):
-            members = [other for other in protocol.metrics if other.metric in group]
-            shared.update(group)
-        else:
-            continue
+        groups.setdefault(_group(spec), []).append(spec)
+    metrics: list[M] = []
+    absent: list[Cell] = []
+    for members in groups.values():
         try:
-            metrics.append(_build(members, protocol.bootstrap, weights, device, codebook_size))
+            metrics.append(build(members))
         except (MissingWeights, _UndefinedError) as reason:
             applies = isinstance(reason, MissingWeights)
-            absent += [_absent(member, str(reason), applies=applies) for member in members]
+            absent += [_absent(member, modality, str(reason), applies=applies) for member in members]
+    columns = [column for metric in metrics for column in metric.columns]
+    if twice := sorted({column for column in columns if columns.count(column) > 1}):
+        raise BenchError(f"protocol {protocol.name}: two metrics keep a column called {', '.join(twice)}; rename one")
     return metrics, absent
 
 
-class _UndefinedError(Exception):
-    """The metric has no meaning for this tokenizer."""
+def _common(protocol: Protocol, spec: MetricSpec) -> dict[str, Any]:
+    return {"name": spec.name, "resamples": protocol.bootstrap, **spec.options}
 
 
-def _build(
-    specs: list[MetricSpec], resamples: int, weights: WeightStore, device: torch.device, codebook_size: int | None
-) -> Metric:
-    from harness import weights as known
+def _trunk(spec: MetricSpec, weights: WeightStore) -> Found:
+    from harness.weights import ALEXNET, VGG16
 
-    first = specs[0]
-    common: dict[str, Any] = {"name": first.name, "resamples": resamples, **first.options}
-    if first.metric == "psnr":
-        from harness.metrics.psnr import Psnr
-
-        return Psnr(**common)
-    if first.metric == "ssim":
-        from harness.metrics.ssim import Ssim
-
-        return Ssim(**common)
-    if first.metric == "lpips":
-        from harness.metrics.lpips import Lpips
-
-        net = first.options.get("net", "vgg")
-        trunks = {"vgg": known.VGG16, "alex": known.ALEXNET}
-        if net not in trunks:
-            raise BenchError(f"{first.name}: LPIPS net {net!r}; there are: {', '.join(trunks)}")
-        return Lpips(**common, trunk=weights.find(trunks[net]), device=device)
-    if first.metric in INCEPTION_FAMILIES:
-        from harness.metrics.inception import Inception
-
-        return Inception(specs, resamples=resamples, trunk=weights.find(known.INCEPTION), device=device)
-    if first.metric in CODEBOOK_FAMILIES:
-        from harness.metrics.codebook import Codebook
-
-        if codebook_size is None:
-            raise _UndefinedError("the tokenizer has no codebook")
-        return Codebook(specs, codebook_size=codebook_size)
-    from harness.metrics.rate import BitsPerPixel, Tokens
-
-    return BitsPerPixel(**common) if first.metric == "bits-per-pixel" else Tokens(**common)
+    net = spec.options.get("net", "vgg")
+    trunks = {"vgg": VGG16, "alex": ALEXNET}
+    if net not in trunks:
+        raise BenchError(f"{spec.name}: LPIPS net {net!r}; there are: {', '.join(trunks)}")
+    return weights.find(trunks[net])
 
 
-def _absent(spec: MetricSpec, reason: str, *, applies: bool) -> Cell:
+def _detector(spec: MetricSpec, weights: WeightStore) -> Found:
+    from harness.weights import I3D_FILES
+
+    flavour = spec.options.get("detector", "styleganv")
+    if flavour not in I3D_FILES:
+        raise BenchError(f"{spec.name}: detector {flavour!r}; there are: {', '.join(I3D_FILES)}")
+    return weights.find(I3D_FILES[flavour])
+
+
+def _codebook(size: int | None) -> int:
+    if size is None:
+        raise _UndefinedError("the tokenizer has no codebook")
+    return size
+
+
+def _absent(spec: MetricSpec, modality: Modality, reason: str, *, applies: bool) -> Cell:
     from harness.metrics.base import Cell
 
-    family = METRICS[spec.metric]
+    family = FAMILIES[modality][spec.metric]
     return Cell(
         name=spec.name,
         value=None,
@@ -194,14 +203,19 @@ def _absent(spec: MetricSpec, reason: str, *, applies: bool) -> Cell:
     )
 
 
-def _check(protocol: Protocol) -> None:
+def _check(protocol: Protocol, modality: Modality) -> None:
     origin = f"protocol {protocol.name}"
+    families = FAMILIES[modality]
     names = [spec.name for spec in protocol.metrics]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BenchError(f"{origin}: two metrics are called {', '.join(twice)}")
     for spec in protocol.metrics:
-        if spec.metric not in METRICS:
-            raise BenchError(f"{origin}: no metric family {spec.metric!r}; there are: {', '.join(METRICS)}")
-        if unknown := sorted(spec.options.keys() - METRICS[spec.metric].options.keys()):
-            known = ", ".join(METRICS[spec.metric].options) or "none"
-            raise BenchError(f"{origin}: {spec.metric} has no option {', '.join(unknown)}; it has: {known}")
+        if spec.metric not in families:
+            others = [f"is of {other}s, not of {modality}s" for other, of in FAMILIES.items() if spec.metric in of]
+            known = f"for {modality}s there are: {', '.join(families)}"
+            if others:
+                raise BenchError(f"{origin}: the metric family {spec.metric!r} {others[0]}; {known}")
+            raise BenchError(f"{origin}: no metric family {spec.metric!r}; {known}")
+        if unknown := sorted(spec.options.keys() - families[spec.metric].options.keys()):
+            options = ", ".join(families[spec.metric].options) or "none"
+            raise BenchError(f"{origin}: {spec.metric} has no option {', '.join(unknown)}; it has: {options}")

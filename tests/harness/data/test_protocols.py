@@ -10,7 +10,8 @@ import torch
 from benchmarks.image_recon import EXPERIMENT
 from harness.data import DATASETS
 from harness.data.prepare import Pipeline
-from harness.metrics.registry import METRICS, build_metrics
+from harness.metrics.families import METRICS
+from harness.metrics.registry import build_metrics
 from harness.protocol import Protocol, load, names
 from harness.weights import WeightStore
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from harness.errors import BenchError
+from harness.metrics.families import CLIP_METRICS, METRICS
 from harness.metrics.inception import Inception
-from harness.metrics.registry import METRICS, build_metrics
+from harness.metrics.registry import build_metrics
 from harness.protocol import SCHEMA, Protocol
 from harness.weights import ENVIRONMENT, INCEPTION, KNOWN, VGG16, WeightStore
 
@@ -78,13 +79,13 @@ def test_metrics_say_what_weights_they_measure_with(cache: Path) -> None:
 
 
 def test_weights_name_the_families_that_use_them() -> None:
-    assert {family for file in KNOWN.values() for family in file.used_by} <= METRICS.keys()
+    assert {family for file in KNOWN.values() for family in file.used_by} <= METRICS.keys() | CLIP_METRICS.keys()
 
 
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
-        ([{"metric": "fvd", "name": "x"}], "no metric family 'fvd'; there are: psnr"),
+        ([{"metric": "fvd", "name": "x"}], "no metric family 'fvd'; for images there are: psnr"),
         ([{"metric": "psnr", "name": "x", "peak": 1}], "psnr has no option peak; it has: none"),
         ([{"metric": "psnr", "name": "x"}, {"metric": "ssim", "name": "x"}], "two metrics are called x"),
         ([{"metric": "lpips", "name": "x", "net": "squeeze"}], "LPIPS net 'squeeze'"),
