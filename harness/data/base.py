@@ -60,11 +60,14 @@ class Clip:
         sha256: of what is stored (see `harness.data.fingerprint.clip_sha256`).
         blocks: given a size, the frames as uint8 RGB ``[n, H, W, 3]``, n that size but for the last block; each
             call decodes anew, and reads no further than it is asked to. Raises `SampleError` where the file breaks.
+        ffmpeg_blocks: the same, with the colours that ffmpeg gives when nothing is asked of it (see
+            `atoken.video.colour`); None where there is no difference, as for images of a folder.
     """
 
     shape: ClipShape
     sha256: str
     blocks: Callable[[int], Iterator[np.ndarray]]
+    ffmpeg_blocks: Callable[[int], Iterator[np.ndarray]] | None = None
 
 
 class SampleError(Exception):

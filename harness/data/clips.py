@@ -68,7 +68,8 @@ def _prepared(
 ) -> Iterator[np.ndarray]:
     sides = prepared_shape(clip.shape, pipeline)
     # One by one: a block of the reader's would run past the limit.
-    frames = cast("Generator[np.ndarray, None, None]", clip.blocks(1))
+    blocks = clip.ffmpeg_blocks if pipeline.colour == "ffmpeg" and clip.ffmpeg_blocks is not None else clip.blocks
+    frames = cast("Generator[np.ndarray, None, None]", blocks(1))
     with closing(frames), ThreadPoolExecutor(_THREADS) as pool:
         taken = islice(frames, limit)
         waiting: deque[Future[None]] = deque()

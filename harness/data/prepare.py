@@ -3,7 +3,9 @@
 ``rgb|resize_short(256,bicubic)|center_crop(256)`` says all that happens between a decoded image and the
 tokenizer, so that the protocol's hash covers it. The steps:
 
-``rgb``                              8-bit RGB, as every decoded image is; always first.
+``rgb``                              8-bit RGB, as every decoded image is; always first. Videos: exact chroma and
+                                     rounding. ``rgb(ffmpeg)``: videos as ffmpeg converts them by default, and so
+                                     the scripts that read through it; see `atoken.video.colour`.
 ``native``                           the image keeps its size.
 ``resize_short(N,FILTER)``           torchvision's ``Resize(N)`` of a PIL image, antialiased; FILTER is
                                      bicubic, bilinear, lanczos or box.
@@ -34,6 +36,8 @@ from harness.protocol import EightBitRule
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from atoken.video import Colour
 
 Step = Callable[[np.ndarray], np.ndarray]
 Range = Literal["any", "8-bit", "[0, 1]", "[-1, 1]"]
@@ -75,12 +79,13 @@ class _Known(NamedTuple):
     usage: str
     takes: Range
     gives: Range
+    bare: bool = False  # whether the arguments may be left out
 
 
 _N = r"([1-9]\d{0,4})"
 _FILTER = "|".join(geometry.FILTERS)
 _KNOWN = {
-    "rgb": _Known("", "rgb", "8-bit", "8-bit"),
+    "rgb": _Known("(ffmpeg)", "rgb or rgb(ffmpeg)", "8-bit", "8-bit", bare=True),
     "native": _Known("", "native", "8-bit", "8-bit"),
     "resize_short": _Known(rf"{_N},({_FILTER})", "resize_short(N,FILTER)", "8-bit", "8-bit"),
     "resize_short_above": _Known(rf"{_N},({_FILTER})", "resize_short_above(N,FILTER)", "8-bit", "8-bit"),
@@ -126,6 +131,7 @@ def _parse_step(word: str, text: str) -> tuple[str, tuple[str, ...], _Known]:
         usages = ", ".join(step.usage for step in _KNOWN.values())
         raise BenchError(f"prepare {text!r}: unknown step {word!r}; the steps are {usages}")
     pattern = rf"\({known.arguments}\)" if known.arguments else ""
+    pattern = f"(?:{pattern})?" if known.bare else pattern
     match = re.fullmatch(pattern, word[len(name) :].replace(" ", ""))
     if match is None:
         filters = f", with FILTER one of {', '.join(geometry.FILTERS)}" if "FILTER" in known.usage else ""
@@ -140,10 +146,12 @@ class Pipeline:
     Attributes:
         text: the string that it was parsed from.
         steps: what runs, in order.
+        colour: how a video's frames become RGB before the first step.
     """
 
     text: str
     steps: tuple[Step, ...]
+    colour: Colour = "accurate"
 
     @classmethod
     def parse(cls, text: str) -> Pipeline:
@@ -155,6 +163,8 @@ class Pipeline:
         parsed = [_parse_step(word.strip(), text) for word in text.split("|")]
         if parsed[0][0] != "rgb":
             raise BenchError(f"prepare {text!r}: the first step must be rgb")
+        if any(name == "rgb" for name, _, _ in parsed[1:]):
+            raise BenchError(f"prepare {text!r}: rgb can only be the first step")
         now: Range = "8-bit"
         for name, _, known in parsed:
             if known.takes not in ("any", now):
@@ -171,7 +181,7 @@ class Pipeline:
                 )
             else:
                 steps.append(_build(name, arguments))
-        return cls(text, tuple(steps))
+        return cls(text, tuple(steps), "ffmpeg" if parsed[0][1] == ("ffmpeg",) else "accurate")
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Prepare one image.

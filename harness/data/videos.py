@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
@@ -101,7 +101,9 @@ class VideoDataset(ClipSource):
         if member.frames not in (None, info.frames):
             raise SampleError(sample_id, f"has {info.frames} frames, and {member.frames} belong to it")
         shape = ClipShape(height=info.height, width=info.width, rate=info.rate)
-        return Clip(shape=shape, sha256=sha256, blocks=partial(_blocks, sample_id, path, video))
+        blocks = partial(_blocks, sample_id, path, video)
+        other = None if path.is_dir() else partial(_blocks, sample_id, path, replace(video, colour="ffmpeg"))
+        return Clip(shape=shape, sha256=sha256, blocks=blocks, ffmpeg_blocks=other)
 
     def stamp(self, index: int) -> str:
         path = self._root / self._members[index].name

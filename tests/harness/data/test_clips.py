@@ -6,17 +6,21 @@ import threading
 import time
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from atoken.video import read_video
+from harness.data import open_clips
 from harness.data.base import Clip, ClipShape, SampleError
 from harness.data.clips import AHEAD, prepared_blocks, prepared_shape, read_ahead
 from harness.data.geometry import ShapeError
 from harness.data.prepare import Pipeline
 from harness.errors import BenchError
+from tests.harness.data.conftest import write_clip, write_sequence
 
 NATIVE = Pipeline.parse("rgb|native")
 SHAPE = ClipShape(height=20, width=24, rate=Fraction(24))
@@ -194,3 +198,17 @@ def test_an_abandoned_generator_ends_its_thread() -> None:
     assert threading.active_count() == before + 1
     del ahead
     assert threading.active_count() == before
+
+
+def test_the_protocol_chooses_between_the_two_conversions_of_colour(tmp_path: Path) -> None:
+    """TokenBench's script reads through ffmpeg, whose fast conversion is a grey level darker on average."""
+    noise = np.random.default_rng(0).integers(0, 256, (5, 32, 48, 3), dtype=np.uint8)
+    path = write_clip(tmp_path / "a.mp4", noise, codec="libx264", pixels="yuv420p")
+    write_sequence(tmp_path / "b", noise)
+    dataset = open_clips("folder", tmp_path)
+    for text, colour in (("rgb|native", "accurate"), ("rgb(ffmpeg)|native", "ffmpeg")):
+        pipeline = Pipeline.parse(text)
+        file, folder = (np.concatenate(list(prepared_blocks(dataset.open(i), pipeline, None, 3))) for i in (0, 1))
+        np.testing.assert_array_equal(file, read_video(path, colour=colour))  # type: ignore[arg-type]
+        np.testing.assert_array_equal(folder, noise)
+    assert (read_video(path) != read_video(path, colour="ffmpeg")).any()
