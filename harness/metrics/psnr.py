@@ -113,7 +113,8 @@ class ClipPsnr(FrameColumn):
 
     def measured(self, values: np.ndarray, totals: ClipTotals) -> ClipMeasured:
         count = 3 * totals.shape.height * totals.shape.width
-        frames = self._decibels(values, count)
+        # Of one MSE over all frames, the epsilon is none of the curve's.
+        frames = decibels(values, count) if self.pooled else self._decibels(values, count)
         value = self._decibels(values.sum(), count * len(values)) if self.pooled else frames.mean()
         identical = float((values == 0).sum())
         return ClipMeasured(columns={self.name: float(value), self.identical: identical}, frames={self.name: frames})
@@ -127,7 +128,7 @@ class ClipPsnr(FrameColumn):
         identical = table[self.identical]
         if not identical.any():
             return {}
-        value = f", each {20 * np.log10(255 / self.epsilon):.2f} dB by the epsilon" if self.epsilon else ""
-        return {
-            "identical": f"{identical.sum():.0f} frames in {(identical > 0).sum()} of {len(identical)} clips{value}"
-        }
+        count = f"{identical.sum():.0f} frames in {(identical > 0).sum()} of {len(identical)} clips"
+        if self.epsilon:
+            count += f"; no error at all is {20 * np.log10(255 / self.epsilon):.2f} dB by the epsilon"
+        return {"identical": count}
