@@ -3,7 +3,8 @@
 Any folder of files of the schema in `harness.golden_sheet` serves; what a case holds is read from
 its header, never from its name. A few cases ship with the package (``golden_cases/``, random weights
 from our own reference runs): a 40-frame video in three tiles, a packed video and image with FSQ, and
-the parts alone. Outputs that others imply were left out of them, to keep them small.
+the parts alone. Outputs that others imply were left out of them, to keep them small. Cases with videos
+run twice, at once and as streams.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from rich.table import Table
 
 from atoken.errors import ATokenError
-from harness import golden_network, golden_parts
+from harness import golden_network, golden_parts, golden_streams
 from harness.errors import BenchError
 from harness.golden_sheet import TOLERANCES, Case, Produced, Row, compare, read_case
 
@@ -91,7 +92,8 @@ def _run(case: Case, device: torch.device, dtype: torch.dtype) -> list[Row]:
             return compare(case, part(case, device), TOLERANCES[torch.float32])
     if "arch_cfg" in case.header:
         tolerance = TOLERANCES[dtype]
-        return compare(case, golden_network.network(case, device, dtype, tolerance), tolerance)
+        rows = compare(case, golden_network.network(case, device, dtype, tolerance), tolerance)
+        return rows + golden_streams.streamed(case, device, dtype, tolerance)
     kind = case.header.get("case", "without a name")
     return [Row(case=case.name, output="-", verdict="FAIL", note=f"unknown kind of case: {kind}")]
 

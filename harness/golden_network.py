@@ -20,7 +20,7 @@ from harness.errors import BenchError
 from harness.golden_parts import quantized
 from harness.golden_sheet import Case, Produced, Tolerance
 
-__all__ = ["config_of", "network"]
+__all__ = ["CACHED", "cached_no_target", "config_of", "items_of", "model_of", "network", "pixels_of"]
 
 # What this library always does; a file that asks for anything else cannot be reproduced.
 _FIXED = {
@@ -38,7 +38,7 @@ _FIXED = {
     "quantizer_type": "fsq",
     "quantizer_chunk_size": 1,
 }
-_CACHED = re.compile(r"kv(\d+)_stride(\d+)/rec_feats")
+CACHED = re.compile(r"kv(\d+)_stride(\d+)/rec_feats")
 _PIXELS = re.compile(r"pixels_(\d+)(?:_(first|last)(\d+))?")
 _HOOKED = re.compile(r"dbg/(encoder|decoder)/(?:(input_layer|pos_embedding)|block_(\d+)(_attn)?)")
 
@@ -91,8 +91,8 @@ def network(case: Case, device: torch.device, dtype: torch.dtype, tolerance: Tol
     Raises:
         ATokenError: the file's weights or items do not fit its own header.
     """
-    model = _model(case, device, dtype)
-    pixels = pack_pixels(_items(case), patch=model.config.patch, fit="crop", frames="drop", device=device)
+    model = model_of(case, device, dtype)
+    pixels = pack_pixels(items_of(case), patch=model.config.patch, fit="crop", frames="drop", device=device)
     with torch.no_grad(), _Hooks(case, model) as hooks:
         features, moments = model.forward_encoder(pixels)
         pooled = model.pool(features, pixels.lengths)
@@ -117,7 +117,7 @@ def network(case: Case, device: torch.device, dtype: torch.dtype, tolerance: Tol
             }
         )
         produced.values.update(hooks.values)
-        produced.values.update(_pixels(case, start.with_features(rebuilt.float()), model.config))
+        produced.values.update(pixels_of(case, start.with_features(rebuilt.float()), model.config))
         _cached(case, model, start, produced)
     return produced
 
@@ -135,14 +135,15 @@ class _StoredWeights:
         return self._tensors[key]
 
 
-def _model(case: Case, device: torch.device, dtype: torch.dtype) -> AToken:
+def model_of(case: Case, device: torch.device, dtype: torch.dtype) -> AToken:
+    """The case's own network, strictly loaded, in evaluation mode."""
     with torch.device("meta"):
         model = AToken(config_of(case.header))
     load_into(model, _StoredWeights(case), device=device, dtype=dtype)
     return model.eval()
 
 
-def _items(case: Case) -> list[Tensor]:
+def items_of(case: Case) -> list[Tensor]:
     """Raw inputs as items: images [H, W, 3], videos [T, H, W, 3], by the file's task types."""
     items = []
     for task, raw in zip(case.header["task_types"], case.under("in/raw_").values(), strict=True):
@@ -154,7 +155,7 @@ def _items(case: Case) -> list[Tensor]:
     return items
 
 
-def _pixels(case: Case, rebuilt: SparseTokens, config: ATokenConfig) -> dict[str, Tensor]:
+def pixels_of(case: Case, rebuilt: SparseTokens, config: ATokenConfig) -> dict[str, Tensor]:
     """The pixel outputs that the file names: whole items, or the ends of long videos."""
     clips = [clip.permute(0, 3, 1, 2) for clip in unpack_pixels(rebuilt, config.patch)]
     values = {}
@@ -172,18 +173,18 @@ def _pixels(case: Case, rebuilt: SparseTokens, config: ATokenConfig) -> dict[str
 def _cached(case: Case, model: AToken, start: SparseTokens, produced: Produced) -> None:
     """Decode with every window length and cache that the file names."""
     for key in case.under("out/"):
-        if match := _CACHED.fullmatch(key):
+        if match := CACHED.fullmatch(key):
             cache, stride = int(match[1]), int(match[2])
             produced.values[key] = model.forward_decoder(start, stride_frames=stride, cache_frames=cache)
-            step = model.config.patch[0]
-            if cache >= step and _ends_early(start, stride // step):
-                produced.no_target[key] = "ended items stay in the release's cache: shown, not judged"
+            produced.no_target.update(cached_no_target(key, start, model.config))
 
 
-def _ends_early(tokens: SparseTokens, steps: int) -> bool:
-    """Whether some item has no token in the last window of another."""
-    windows = {int(part.coords[:, 0].max() - part.coords[0, 0]) // steps for part in tokens.split()}
-    return len(windows) > 1
+def cached_no_target(key: str, tokens: SparseTokens, config: ATokenConfig) -> dict[str, str]:
+    """By a cached output's key why it is not to be reached; nothing if it is."""
+    cache, stride = (int(number) // config.patch[0] for number in CACHED.findall(key)[0])
+    windows = {int(part.coords[:, 0].max() - part.coords[0, 0]) // stride for part in tokens.split()}
+    # Some item has no token in the last window of another.
+    return {key: "ended items stay in the release's cache: shown, not judged"} if cache and len(windows) > 1 else {}
 
 
 class _Hooks:

@@ -8,9 +8,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from atoken import attention, positions, quantizer, transformer
+from atoken import attention, positions, quantizer, streaming, transformer
 from atoken.config import ATokenConfig
 from atoken.pooling import PoolingHead
+from atoken.tiles import plan_raster
 from atoken.transformer import Block, HeadNorm
 from harness.errors import BenchError
 from harness.golden import SHIPPED, Row, audit_golden, run_golden
@@ -37,8 +38,16 @@ def test_every_reference_case_passes(shared: Path) -> None:
     assert {row.case for row in rows if row.verdict == "not built yet"} == {"h_3d", "n_multiview", "j_pos"}
     # Not judged, and only here: an item ends before another's last window.
     assert [(row.case, row.output) for row in rows if row.verdict == "no target"] == [
-        ("f_mixed", "kv4_stride4/rec_feats")
+        ("f_mixed", "kv4_stride4/rec_feats"),
+        ("f_mixed", "stream/kv4_stride4/rec_feats"),
     ]
+    streams = {(row.case, row.output) for row in rows if row.output.startswith("stream/") and row.verdict == "ok"}
+    for case, output in (
+        *((name, key) for name in ("c_video8", "de_video40", "f_mixed") for key in ("mean", "logvar", "rec_feats")),
+        *(("c_video8", "kv4_stride4/rec_feats"), ("de_video40", "kv4_stride12/rec_feats"), ("f_mixed", "pixels_1")),
+        *(("c_video8", "pixels_0"), ("de_video40", "pixels_0_first4"), ("de_video40", "pixels_0_last4")),
+    ):
+        assert (case, f"stream/{output}") in streams
     compared = {row.output for row in rows if row.case == "a_image"}
     assert {f"dbg/{half}/block_1_attn" for half in ("encoder", "decoder")} <= compared
 
@@ -146,13 +155,28 @@ def test_the_shipped_cases_catch_a_wrong_formula(name: str, monkeypatch: pytest.
 def test_a_gain_of_one_in_ten_thousand_fails(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usual = HeadNorm.forward
     monkeypatch.setattr(HeadNorm, "forward", lambda self, x: usual(self, x) * 1.0001)
-    assert {row.output for row in failing(part)} == {"rec_feats", "pixels_1"}
+    failed = {row.output for row in failing(part)}
+    assert failed == {"rec_feats", "pixels_1", "stream/rec_feats", "stream/pixels_1"}
 
 
 def test_a_skipped_block_fails(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Block, "forward", lambda self, x, context, carry=None: x)
     failed = {row.output for row in failing(part)}
     assert {"x_no_proj", "image_feat", "mean", "kl_per_token", "indices", "rec_feats"} <= failed
+
+
+def test_a_fault_of_streams_alone_shows_in_their_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = streaming._windows
+    monkeypatch.setattr(streaming, "_windows", lambda model, parts, steps: usual(model, parts, steps - 1))
+    assert {row.output for row in failing(SHIPPED)} == {"stream/pixels_0_first4", "stream/pixels_0_last4"}
+
+
+def test_carried_keys_that_are_lost_show(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "de_video40.safetensors"
+    (tmp_path / name).write_bytes((shared / "reference" / "golden" / name).read_bytes())
+    lost = {"held": 0, "keep": 0}
+    monkeypatch.setattr(streaming, "plan_raster", lambda grid, **rest: plan_raster(grid, **(rest | lost)))
+    assert {row.output for row in failing(tmp_path)} == {"stream/kv4_stride12/rec_feats"}
 
 
 def test_nan_fails(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,9 +190,9 @@ def test_one_changed_value_fails(part: Path) -> None:
         return mean
 
     edited(part, out__mean=nudge)
-    (row,) = failing(part)
-    assert row.output == "mean"
-    assert row.max_abs_diff == pytest.approx(3e-5, rel=0.2)
+    at_once, stream = failing(part)
+    assert (at_once.output, stream.output) == ("mean", "stream/mean")
+    assert at_once.max_abs_diff == pytest.approx(3e-5, rel=0.2)
 
 
 def test_indices_are_exact_except_on_a_border(part: Path) -> None:
@@ -231,7 +255,7 @@ def test_the_table_names_everything_and_the_exit_code_tells(part: Path) -> None:
     text = "\n".join(lines)
     for word in ("image_feat_raw", "kl_per_token", "1.0e-04", "2.0e-05", "ok"):
         assert word in text
-    assert lines[-1] == "1 case: 15 ok"
+    assert lines[-1] == "1 case: 19 ok"
     edited(part, out__mean=lambda mean: mean + 1)
     assert audit_golden(part, "cpu", "float32", lines.append) == 1
     assert "FAIL" in lines[-1]
