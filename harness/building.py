@@ -20,7 +20,7 @@ from harness.devices import resolve
 from harness.errors import BenchError
 from harness.experiment import Experiment, Modality
 from harness.metrics.base import Aggregated, Cell
-from harness.metrics.registry import build_metrics
+from harness.metrics.registry import build_clip_metrics, build_metrics
 from harness.plan import Plan, Settings
 from harness.protocol import Protocol
 from harness.request import DTYPES, SHARD_SIZES, Request, default_threads
@@ -59,11 +59,7 @@ class Measures:
     """The metrics of every protocol, built once for all tokenizers: their networks are large."""
 
     def __init__(self, modality: Modality, store: WeightStore, device: str) -> None:
-        self._build = build_metrics
-        if modality == "video":
-            from harness.metrics.registry import build_clip_metrics
-
-            self._build = build_clip_metrics
+        self._modality = modality
         self._store = store
         self._device = torch.device(device)
         self._built: dict[tuple[str, int | None], tuple[Sequence[Aggregated], list[Cell]]] = {}
@@ -73,7 +69,8 @@ class Measures:
         size = tokenizer.card.codebook_size
         key = (protocol.sha256, size)
         if key not in self._built:
-            self._built[key] = self._build(protocol, self._store, self._device, codebook_size=size)
+            build = build_clip_metrics if self._modality == "video" else build_metrics
+            self._built[key] = build(protocol, self._store, self._device, codebook_size=size)
         return self._built[key]
 
     def absent(self) -> dict[str, list[str]]:

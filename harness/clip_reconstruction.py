@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -95,7 +95,7 @@ class ClipReconstruction:
         self.shape = ClipShape(height=first.shape[1], width=first.shape[2], rate=clip.shape.rate)
         self._feed = ClipFeed(chain((first,), self._blocks), protocol.clip.frames, tokenizer.card.frames)
 
-    def pairs(self) -> Iterator[Pair]:
+    def pairs(self) -> Generator[Pair, None, None]:
         """Frames before and after, in order, as the tokenizer gives them; only those that are measured.
 
         Raises:

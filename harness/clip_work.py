@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -89,7 +89,8 @@ class ClipWork(Workload):
             step = max(1, _METER_PIXELS // (work.shape.height * work.shape.width))
             with closing(work.pairs()) as pairs:
                 for pair in pairs:
-                    for both in zip(pair.reference.split(step), pair.reconstruction.split(step), strict=True):
+                    parts = torch.split(pair.reference, step), torch.split(pair.reconstruction, step)
+                    for both in zip(*parts, strict=True):
                         # Once for all metrics: a colour's plane lies together for the filters.
                         reference, reconstruction = (x.permute(0, 3, 1, 2).contiguous() for x in both)
                         for meter in meters:
@@ -145,7 +146,7 @@ class ClipWork(Workload):
         return entries
 
 
-def _pictures(work: ClipReconstruction) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _pictures(work: ClipReconstruction) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Frames before and after, one by one: uint8 ``[H, W, 3]``."""
     with closing(work.pairs()) as pairs:
         for pair in pairs:
