@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["stated_size", "unfinished"]
+__all__ = ["stated_size", "without_index"]
 
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 _ISO_BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"uuid", b"sidx", b"styp", b"mfra")
@@ -24,7 +24,7 @@ def stated_size(path: Path) -> int:
     return 0
 
 
-def unfinished(path: Path) -> str | None:
+def without_index(path: Path) -> str | None:
     """Why an ISO file (MP4, MOV) cannot be opened, if its index is what is missing."""
     with path.open("rb") as file:
         if file.read(12)[4:8] not in _ISO_BOXES:
@@ -32,7 +32,7 @@ def unfinished(path: Path) -> str | None:
         names = [name for name, _ in _iso_boxes(file)]
     if b"moov" in names:
         return None
-    return "the index (moov) is missing: the file is cut off or its recording was not finished; copy it again"
+    return "its index (moov) is missing, so it was cut off or its recording not finished"
 
 
 def _iso_boxes(file: BinaryIO) -> list[tuple[bytes, int]]:
@@ -73,10 +73,10 @@ def _riff_end(file: BinaryIO) -> int:
 def _ebml_end(file: BinaryIO) -> int:
     """The end of Matroska's segment; 0 where its size was left open (written to a pipe)."""
     file.seek(4)
-    _skip = _ebml_size(file)
-    if _skip is None:
+    header = _ebml_size(file)
+    if header is None:
         return 0
-    file.seek(_skip, 1)
+    file.seek(header, 1)
     if file.read(4) != _SEGMENT:
         return 0
     size = _ebml_size(file)

@@ -13,7 +13,7 @@ import numpy as np
 
 from atoken.media import MediaError
 from atoken.video.colour import Colour, RgbConverter
-from atoken.video.containers import stated_size, unfinished
+from atoken.video.containers import stated_size, without_index
 
 if TYPE_CHECKING:
     import av
@@ -58,11 +58,9 @@ def opened(path: Path) -> Any:
         # "file:" keeps a name such as "concat:a|b" from being more than a name.
         return av.open(f"file:{path}", container_options=_OPTIONS, metadata_errors="replace")
     except (OSError, av.FFmpegError) as error:
-        if path.is_file() and path.stat().st_size == 0:
-            raise MediaError(f"{path}: the file is empty") from None
-        if isinstance(error, OSError):
+        if not path.is_file():
             raise MediaError(f"{path}: {_reason(error)}") from None
-        raise MediaError(f"{path}: {unfinished(path) or 'not a video, or its header is damaged'}") from None
+        raise _unreadable(path, "not a video, or its header is damaged") from None
 
 
 def video_stream(container: Any, path: Path) -> Any:
@@ -75,10 +73,10 @@ def video_stream(container: Any, path: Path) -> Any:
 
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
-        raise MediaError(f"{path}: the file holds no video stream")
+        raise _unreadable(path, "the file holds no video stream")
     decodable = [s for s in streams if s.codec_context is not None]
     if not decodable:
-        raise MediaError(f"{path}: no decoder for its codec; convert it with a full ffmpeg first")
+        raise _unreadable(path, "no decoder for its codec; convert it with a full ffmpeg first")
     return max(decodable, key=lambda s: (bool(s.disposition & Disposition.default), s.width * s.height))
 
 
@@ -118,7 +116,7 @@ def decoded(path: Path, colour: Colour) -> Generator[np.ndarray, None, None]:
         except MediaError as error:
             raise reading_error(path, error) from None
         if count == 0:
-            raise MediaError(f"{path}: the video stream holds no frame")
+            raise _unreadable(path, "the video stream holds no frame")
         # Some cut files just end. They count as whole if all frames of the video came before the cut.
         if stated_size(path) > path.stat().st_size and not 0 < stream.frames <= count:
             raise MediaError(_broken(path, count, "cut off"))
@@ -151,10 +149,21 @@ def _frames(container: Any, stream: Any) -> Generator[av.VideoFrame, None, None]
 
 
 def _broken(path: Path, count: int, reason: str) -> str:
-    size, stated = path.stat().st_size, stated_size(path)
-    if stated > size:
-        reason = f"cut off: it has {size:,} of the {stated:,} bytes that it states"
+    reason = _cut(path) or reason
     return f"{path}: truncated or damaged after {count} frames ({reason}); copy or download it again"
+
+
+def _unreadable(path: Path, reason: str) -> MediaError:
+    """Why not even one frame can be had: emptiness and missing bytes before what they lead to."""
+    if path.stat().st_size == 0:
+        return MediaError(f"{path}: the file is empty")
+    cut = without_index(path) or _cut(path)
+    return MediaError(f"{path}: {f'{cut}; copy or download it again' if cut else reason}")
+
+
+def _cut(path: Path) -> str | None:
+    size, stated = path.stat().st_size, stated_size(path)
+    return f"cut off: it has {size:,} of the {stated:,} bytes that it states" if stated > size else None
 
 
 def _upright(pixels: np.ndarray, frame: av.VideoFrame, path: Path) -> np.ndarray:
