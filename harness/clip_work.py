@@ -22,6 +22,7 @@ from harness.errors import BenchError
 from harness.metrics.clip_base import ClipMetric
 from harness.plan import Plan
 from harness.shards import Row
+from harness.tokenizers.clip_blocks import BROKEN
 from harness.tokenizers.video import Frames, VideoTokenizer
 from harness.workload import Failed, Measured, Workload
 
@@ -61,7 +62,7 @@ class ClipWork(Workload):
                 limit = self._rules.limit(clip.shape.rate)
                 with closing(prepared_blocks(clip, pipeline, limit, 1)) as blocks:
                     height, width = next(blocks).shape[1:3]
-            except (SampleError, StopIteration):
+            except (*BROKEN, StopIteration):
                 continue  # named when its turn comes
             shape = ClipShape(height=height, width=width, rate=clip.shape.rate)
             clips.append((shape, partial(prepared_blocks, clip, pipeline, limit, BLOCK)))

@@ -184,6 +184,7 @@ def _record(
             "ids_sha256": plan.ids_sha256,
             "content_sha256": content_sha256((row.id, row.sha256) for row in rows),
             "credits": dataset.credits,
+            "notes": list(dataset.notes),
         },
         "samples": {
             "expected": plan.expected,

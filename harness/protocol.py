@@ -41,7 +41,8 @@ class ClipRules:
 
     Attributes:
         first_frames, first_seconds: of a longer clip the first ``max(first_frames, ceil(first_seconds x rate))``
-            frames are taken, and no more of it is read; None and None for all.
+            frames are taken, the rate with two decimals as ffmpeg prints it (and TokenBench's script reads it), and
+            no more of the clip is read; None and None for all.
         frames: ``all``; ``4k``: cut to a multiple of 4, as AToken's release does; ``common``: each tokenizer gets
             the longest beginning that it is made for (4 k frames for AToken, 4 k + 1 for causal VAEs), and what
             both kinds have is measured, so that all tokenizers are measured on the same frames.
@@ -55,7 +56,7 @@ class ClipRules:
         """Most frames of a clip at `rate` frames per second; None for all."""
         if self.first_frames is None and self.first_seconds is None:
             return None
-        return max(self.first_frames or 1, math.ceil((self.first_seconds or 0) * rate))
+        return max(self.first_frames or 1, math.ceil(Fraction(self.first_seconds or 0) * round(rate, 2)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

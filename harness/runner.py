@@ -56,13 +56,16 @@ def run(experiment: Experiment, request: Request) -> None:
             attempt(problems, measures.of, protocol, row.tokenizer)
     if problems:
         raise BenchError("\n".join(dict.fromkeys(problems)))
+    datasets = [dataset for dataset in opened if dataset is not None]
     sets = [
         (text, dataset, protocol)
-        for text, dataset, protocols in zip(texts, opened, asked, strict=True)
-        if dataset is not None
+        for text, dataset, protocols in zip(texts, datasets, asked, strict=True)
         for protocol in protocols
     ]
     console = Console(speaks=request.share.index == 0)
+    for dataset in datasets:
+        for note in dataset.notes:
+            console.note(f"{dataset.name}: {note}")
     said = measures.absent()
     for reason, names in said.items():
         console.note(f"absent {', '.join(names)}: {reason}")

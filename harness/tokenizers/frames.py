@@ -12,6 +12,7 @@ from torch import Tensor
 
 from harness.data.base import ClipShape
 from harness.data.prepare import to_unit_range
+from harness.errors import BenchError
 from harness.plan import sample_seed
 from harness.tokenizers.base import LatentMode, Tokenizer
 from harness.tokenizers.clip_blocks import BROKEN, first_frames, regrouped
@@ -92,3 +93,21 @@ def _all_frames(clips: Sequence[tuple[ClipShape, Frames]]) -> Iterator[np.ndarra
             yield from first_frames(opened)
         except BROKEN:
             continue
+
+
+def create(argument: str | None, *, device: str, dtype: str) -> FrameByFrame:
+    """Factory of ``frames:SPEC``: a tokenizer that could take whole clips, on single frames all the same.
+
+    Image tokenizers alone need no such word: they are run frame by frame wherever videos are measured.
+
+    Raises:
+        BenchError: no SPEC, or one of a tokenizer that takes no images.
+    """
+    from harness import registry  # the registry knows this module by its entry point, and is not needed by the class
+
+    if argument is None:
+        raise BenchError("frames needs a tokenizer: frames:SPEC, for example frames:atoken:atoken-nano")
+    tokenizer = registry.create_tokenizer(argument, ckpt=None, preset=None, device=device, dtype=dtype)
+    if not isinstance(tokenizer, Tokenizer):
+        raise BenchError(f"frames:{argument}: {tokenizer.card.name} takes no images")
+    return FrameByFrame(tokenizer)
