@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -111,6 +112,26 @@ def test_pixels_come_as_soon_as_their_window_is_complete(tiny, noise):
         block = next(stream)
         assert (seen, block.shape) == (wanted, (length, 16, 16, 3))
         assert block.dtype == np.uint8
+
+
+@pytest.mark.parametrize("windows", [{}, {"stride_frames": 8, "cache_frames": 4}])
+@pytest.mark.parametrize("rule", ["pad", "drop"])
+def test_nothing_is_held_of_what_has_passed(tiny, noise, rule, windows):
+    alive: set[int] = set()
+    most = 0
+
+    def watched(thing, number):
+        nonlocal most
+        alive.add(number)
+        most = max(most, len(alive))
+        weakref.finalize(thing, alive.discard, number)
+        return thing
+
+    frames = (watched(noise(4, 16, 16, seed=n), n) for n in range(50))
+    parts = (watched(part, 1000 + n) for n, part in enumerate(tiny.encode_video(frames, frames_rule=rule)))
+    total = sum(len(block) for block in tiny.decode_video(parts, **windows))
+    assert total == 200
+    assert most <= 3  # a block, the one before it while it is replaced, and a part
 
 
 def test_a_source_may_reuse_its_memory(tiny, noise):
@@ -236,3 +257,15 @@ def test_streams_keep_no_gradients_and_leave_grad_mode_alone(tiny, noise):
     assert not part.mean.features.is_inference()
     assert not next(tiny.decode_video_pixels([part])).requires_grad
     assert isinstance(part.mean, SparseTokens)
+
+
+@pytest.mark.slow
+def test_the_commands_need_no_more_memory_for_a_longer_clip(tmp_path):
+    from benchmarks.speed.stream import through_files
+
+    peaks = []
+    for frames in (240, 2400):
+        folder = tmp_path / str(frames)
+        folder.mkdir()
+        peaks.append(max(cost.peak for cost in through_files(folder, "atoken-nano", (192, 192, frames), 1)))
+    assert peaks[1] < 1.1 * peaks[0]
