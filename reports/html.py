@@ -15,8 +15,9 @@ import jinja2
 
 from harness.experiment import Experiment
 from harness.records import NAME
-from reports import build, numbers, paper, views
+from reports import build, clip_page, clips, numbers, paper, views, words
 from reports.build import Report
+from reports.legend import legend
 from reports.model import Comparison, Figure, Panel
 from reports.pictures import Album, strips
 
@@ -25,30 +26,34 @@ STRIPS = 6
 
 
 def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str, str]]]) -> None:
-    """Write ``index.html``, ``tables/``, ``runs/``, ``pictures/`` and ``static/`` below ``out``.
+    """Write ``index.html``, ``tables/``, ``runs/``, ``clips/``, ``pictures/`` and ``static/`` below ``out``.
 
     Args:
         downloads: experiment name -> (format, href) of the same table in other formats.
     """
-    for name in ("static", "tables", "runs"):
+    for name in ("static", "tables", "runs", "clips"):
         (out / name).mkdir()
     for file in (resources.files("reports") / "static").iterdir():
         (out / "static" / file.name).write_bytes(file.read_bytes())
     environment = _environment(report)
     album = Album(out)
+    shelf = clips.Shelf(report, album)
 
     def page(template: str, target: str, root: str, **context: Any) -> None:
         text = environment.get_template(template).render(root=root, **context)
         (out / target).write_text(text, encoding="utf-8")
 
+    primary = [comparison for comparison in report.comparisons if comparison.primary]
     page(
         "index.html.j2",
         "index.html",
         "",
         records=report.records,
-        comparisons=[comparison for comparison in report.comparisons if comparison.primary],
+        comparisons=primary,
+        legend=legend(primary),
         protocol_panels=report.protocols,
         galleries=_galleries(report, album),
+        clip_galleries=clips.galleries(report, shelf, STRIPS),
         index=views.table_index(report),
         downloads=downloads,
     )
@@ -70,7 +75,7 @@ def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str,
         )
     for record in report.records:
         slug = report.slug(record)
-        samples = views.read_samples(record)
+        samples = shelf.samples(record)
         page(
             "run.html.j2",
             f"runs/{slug}.html",
@@ -82,8 +87,12 @@ def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str,
             plots=views.sample_plots(record, samples) if samples else [],
             extremes=views.extremes(record, samples) if samples else None,
             shots=album.shots(record),
+            clips=shelf.shots(record),
+            pages=shelf.pages(record),
             facts=views.facts(record),
         )
+        for shot in shelf.shots(record):
+            page("clip.html.j2", shot.page, "../", shot=shot, **clip_page.context(shelf, shot))
         shutil.copyfile(record.folder / NAME, out / "runs" / f"{slug}.json")
 
 
@@ -169,6 +178,7 @@ def _environment(report: Report) -> jinja2.Environment:
         "panel_reasons": build.panel_reasons,
         "further_reasons": build.further_reasons,
         "loop_letter": build.letter,
+        "noun": words.noun,
     }
     return environment
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from reports import numbers
-from reports.records import Picture, Record
+from reports.records import ClipPicture, Picture, Record
 
 RANKS = ("worst", "median", "best")
+Chosen = TypeVar("Chosen", Picture, ClipPicture)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,19 @@ class Strip:
     shots: tuple[Shot, ...]
 
 
+class _Ranked(Protocol):
+    @property
+    def rank(self) -> str: ...
+
+
+class _Shots(Protocol):
+    @property
+    def shots(self) -> Sequence[_Ranked]: ...
+
+
+AnyStrip = TypeVar("AnyStrip", bound=_Shots)
+
+
 class Album:
     """Copies pictures into the report, named by their content: an original that ten runs share lies there once."""
 
@@ -65,24 +80,32 @@ class Album:
 
     def shots(self, record: Record) -> tuple[Shot, ...]:
         """The run's gallery, worst first."""
-        order = {rank: place for place, rank in enumerate(RANKS)}
-        pictures = sorted(record.gallery, key=lambda picture: order.get(picture.rank, len(order)))
         return tuple(
             Shot(
                 record=record,
                 id=picture.id,
                 rank=picture.rank,
-                figure=_figure(record, picture),
+                figure=figure_of(record, picture),
                 original=self.add(picture.original),
                 reconstruction=self.add(picture.reconstruction),
                 error=self.add(picture.error),
                 error_max=picture.error_max,
             )
-            for picture in pictures
+            for picture in by_rank(record.gallery)
         )
 
 
-def _figure(record: Record, picture: Picture) -> str:
+def by_rank(pictures: Iterable[Chosen]) -> list[Chosen]:
+    """Worst first, then median, then best."""
+    return sorted(pictures, key=lambda picture: _place(picture.rank))
+
+
+def _place(rank: str) -> int:
+    return RANKS.index(rank) if rank in RANKS else len(RANKS)
+
+
+def figure_of(record: Record, picture: Picture | ClipPicture) -> str:
+    """The value that a picture was chosen by, with its unit; empty without one."""
     if picture.value is None:
         return ""
     cell = record.cell(picture.metric)
@@ -103,13 +126,15 @@ def strips(album: Album, records: Iterable[Record]) -> list[Strip]:
             if shot.original and shot.reconstruction and not shot.lossless:
                 key = (str(record.dataset["name"]), shot.id, shot.original)
                 found.setdefault(key, {}).setdefault(place, shot)
-    shared = [Strip(id=key[1], original=key[2], shots=tuple(s.values())) for key, s in found.items() if len(s) > 1]
-    shared.sort(key=lambda strip: -len(strip.shots))
-    # Deal the ranks in turn, so that the first few strips are not the worst samples only.
+    return deal([Strip(id=key[1], original=key[2], shots=tuple(s.values())) for key, s in found.items() if len(s) > 1])
+
+
+def deal(shared: Sequence[AnyStrip]) -> list[AnyStrip]:
+    """Strips with the most runs first; among those the ranks in turn, so that the first few are not the worst only."""
     dealt: dict[str, int] = {}
     turns = []
-    for strip in shared:
+    for strip in sorted(shared, key=lambda strip: -len(strip.shots)):
         rank = strip.shots[0].rank
         dealt[rank] = dealt.get(rank, 0) + 1
-        turns.append((-len(strip.shots), dealt[rank], RANKS.index(rank) if rank in RANKS else len(RANKS)))
-    return [strip for _, strip in sorted(zip(turns, shared, strict=True), key=lambda item: item[0])]
+        turns.append(((-len(strip.shots), dealt[rank], _place(rank)), strip))
+    return [strip for _, strip in sorted(turns, key=lambda item: item[0])]

@@ -95,6 +95,11 @@ def _panel(experiment: Experiment, title: str, tokenizers: list[dict[str, Record
 def _definition(record: Record) -> str:
     content = record.protocol["content"]
     parts = [content.get("prepare"), f"latent {content.get('latent')}", f"8 bit {content.get('eight_bit')}"]
+    if clip := content.get("clip"):
+        limits = ((clip.get("first_frames"), "frames"), (clip.get("first_seconds"), "s"))
+        longest = [f"{limit:g} {unit}" for limit, unit in limits if limit]
+        more = " (whichever is more)" if len(longest) > 1 else ""
+        parts.append(f"frames {clip.get('frames')}" + (f", the first {' or '.join(longest)}{more}" if longest else ""))
     return ", ".join(str(part) for part in parts)
 
 

@@ -13,6 +13,7 @@ from harness.errors import BenchError
 from harness.records import NAME, REQUEST, load
 
 SAMPLES = "samples.parquet"
+FRAMES = "frames.parquet"
 
 # Rows that are there to be compared with: no tokenizer, so they are never ranked among tokenizers.
 REFERENCE_TYPES = ("none", "codec", "transform")
@@ -52,11 +53,40 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClipPicture:
+    """One clip of a run's gallery; both paths lie below the run's folder (see `harness.clip_gallery`).
+
+    Attributes:
+        video: original, reconstruction and error side by side, the first `frames` frames.
+        poster: its frame number `poster_frame`, without loss.
+        height, width: of one of the three panels; `scale` of its pixels stand for one of the measured frame.
+        tile: frames, rows and columns that the tokenizer treats apart from the next; None where it does not cut.
+    """
+
+    id: str
+    rank: str
+    metric: str
+    value: float | None
+    video: Path
+    poster: Path
+    poster_frame: int
+    frames: int
+    rate: float
+    height: int
+    width: int
+    scale: float
+    error_max: float
+    lossless: bool
+    tile: tuple[int | None, int | None, int | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """A run's ``record.json``.
 
     Attributes:
         folder: the run's folder, where the evidence lies.
+        gallery, clips: what it shows of its images or of its videos.
         raw: the record as it was read, for whoever wants a field that has no name here.
     """
 
@@ -70,12 +100,18 @@ class Record:
     settings: Mapping[str, Any]
     cells: tuple[RecordCell, ...]
     gallery: tuple[Picture, ...]
+    clips: tuple[ClipPicture, ...]
     raw: Mapping[str, Any] = field(repr=False)
 
     @property
     def title(self) -> str:
         """The tokenizer as a reader sees it."""
         return str(self.card.get("title") or self.card.get("name") or self.spec)
+
+    @property
+    def modality(self) -> str:
+        """``image``, ``video`` or ``asset``."""
+        return str(self.raw.get("modality", "image"))
 
     @property
     def kind(self) -> str:
@@ -156,7 +192,8 @@ def _record(folder: Path, raw: dict[str, Any]) -> Record:
         samples=_with(raw["samples"], "used", "failed"),
         settings=dict(raw["settings"]),
         cells=tuple(_cell(cell) for cell in raw["cells"]),
-        gallery=tuple(_picture(folder, entry) for entry in raw["gallery"]),
+        gallery=tuple(_picture(folder, entry) for entry in raw["gallery"] if "video" not in entry),
+        clips=tuple(_clip(folder, entry) for entry in raw["gallery"] if "video" in entry),
         raw=raw,
     )
 
@@ -187,13 +224,17 @@ def _cell(cell: Mapping[str, Any]) -> RecordCell:
     )
 
 
+def _inside(folder: Path, name: object, *suffixes: str) -> Path:
+    path = (folder / str(name)).resolve()
+    # A record may come from anyone: it must not make the report copy other files of this machine.
+    if not path.is_relative_to(folder.resolve()) or path.suffix.lower() not in suffixes:
+        raise ValueError(f"gallery entry {name!r} is not a picture inside the run's folder")
+    return path
+
+
 def _picture(folder: Path, entry: Mapping[str, Any]) -> Picture:
     def inside(key: str) -> Path:
-        path = (folder / str(entry[key])).resolve()
-        # A record may come from anyone: it must not make the report copy other files of this machine.
-        if not path.is_relative_to(folder.resolve()) or path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
-            raise ValueError(f"gallery entry {entry[key]!r} is not a picture inside the run's folder")
-        return path
+        return _inside(folder, entry[key], ".png", ".jpg", ".jpeg", ".webp")
 
     return Picture(
         id=str(entry["id"]),
@@ -204,4 +245,28 @@ def _picture(folder: Path, entry: Mapping[str, Any]) -> Picture:
         reconstruction=inside("reconstruction"),
         error=inside("error"),
         error_max=None if entry.get("error_max") is None else float(entry["error_max"]),
+    )
+
+
+def _clip(folder: Path, entry: Mapping[str, Any]) -> ClipPicture:
+    frames, rate, sides = int(entry["frames"]), float(entry["rate"]), (int(entry["height"]), int(entry["width"]))
+    if frames < 1 or not 0 < rate < math.inf or min(sides) < 1:
+        raise ValueError(f"gallery entry {entry['video']!r} has no frames, no rate or no size")
+    t, x, y = (None if part is None else int(part) for part in entry["tile"])
+    return ClipPicture(
+        id=str(entry["id"]),
+        rank=str(entry["rank"]),
+        metric=str(entry["metric"]),
+        value=None if entry["value"] is None else float(entry["value"]),
+        video=_inside(folder, entry["video"], ".webm"),
+        poster=_inside(folder, entry["poster"], ".png"),
+        poster_frame=int(entry["poster_frame"]),
+        frames=frames,
+        rate=rate,
+        height=sides[0],
+        width=sides[1],
+        scale=float(entry["scale"]),
+        error_max=float(entry["error_max"]),
+        lossless=bool(entry["lossless"]),
+        tile=(t, x, y),
     )

@@ -96,7 +96,7 @@ def _paper_panel(
         here = [record for record in kept if _row_of(table, record) is row]
         placed |= {id(record) for record in here}
         rows += [(row, record) for record in here] or [(row, None)]
-    others = _ordered(record for record in kept if id(record) not in placed)
+    others = ordered(record for record in kept if id(record) not in placed)
     rows += [(None, record) for record in others]
     notes += tuple(
         f"{record.title} names the paper's row {record.card['paper_row']!r}, which table {table.number} does not have."
@@ -106,7 +106,7 @@ def _paper_panel(
     frame = Frame(experiment=experiment, table=table, metrics=metrics, further=further, records=kept)
     lines = [line(frame, row, record) for row, record in rows]
     return Panel(
-        slug=_slug(dataset),
+        slug=_slug(experiment, dataset),
         dataset=dataset,
         title=str(kept[0].dataset["title"]) if kept else (group or dataset),
         printed=group or table.title,
@@ -132,12 +132,12 @@ def _own_panels(experiment: Experiment, fills: Fills | None, records: Sequence[R
         metrics = tuple(metric_of(kept, cell, known.get(cell)) for cell in main if any(r.cell(cell) for r in kept))
         further = _further(kept, main)
         frame = Frame(experiment=experiment, table=None, metrics=metrics, further=further, records=kept)
-        lines = [line(frame, None, record) for record in _ordered(kept)]
+        lines = [line(frame, None, record) for record in ordered(kept)]
         title = _title(here[0])
         first = name not in {panel.dataset for panel in panels}
         panels.append(
             Panel(
-                slug=_slug(name if first else f"{name}-{ids[:8]}"),
+                slug=_slug(experiment, name if first else f"{name}-{ids[:8]}"),
                 dataset=name,
                 title=title if titles.count(title) == 1 else f"{title} {ids[:8]}",
                 printed=None,
@@ -181,7 +181,8 @@ def _row_of(table: paper.Table, record: Record) -> paper.Row | None:
     return rows[0] if len(rows) == 1 else None
 
 
-def _ordered(records: Iterable[Record]) -> list[Record]:
+def ordered(records: Iterable[Record]) -> list[Record]:
+    """Tokenizers by name, then the rows that they are compared with, `identity` first."""
     kinds = list(SECTIONS)
     return sorted(records, key=lambda record: (kinds.index(record.kind), record.spec != "identity", record.title))
 
@@ -236,5 +237,6 @@ def _block(row: Line, figure: Figure) -> tuple[object, ...] | None:
     return (record.kind, record.protocol["sha256"], record.dataset["content_sha256"], figure.cell.n)
 
 
-def _slug(text: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in text.lower())
+def _slug(experiment: Experiment, text: str) -> str:
+    whole = f"{experiment.name}-{text}".lower()  # two experiments may have datasets of one name
+    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in whole)

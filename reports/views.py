@@ -140,7 +140,7 @@ def read_samples(record: Record) -> dict[str, list[Any]] | None:
         raise BenchError(f"{path}: not a readable table ({error}); run it again or remove the folder") from None
 
 
-_DESCRIBE = ("label", "height", "width", "height_in", "width_in")
+_DESCRIBE = ("label", "height", "width", "height_in", "width_in", "frames")
 _UNITS = {"encode_ms": "ms", "decode_ms": "ms"}
 
 
@@ -162,7 +162,8 @@ def sample_plots(record: Record, samples: Mapping[str, list[Any]]) -> list[dict[
 
 def extremes(record: Record, samples: Mapping[str, list[Any]], each: int = 5) -> dict[str, Any] | None:
     """The worst and the best samples by the gallery's metric (the first cell's without a gallery)."""
-    names = [record.gallery[0].metric] if record.gallery else [cell.name for cell in record.cells[:1]]
+    chosen_by = [picture.metric for picture in record.gallery] or [clip.metric for clip in record.clips]
+    names = chosen_by[:1] or [cell.name for cell in record.cells[:1]]
     if not names or names[0] not in samples or len(samples["id"]) < 2:
         return None
     cell = record.cell(names[0])
@@ -180,6 +181,8 @@ def extremes(record: Record, samples: Mapping[str, list[Any]], each: int = 5) ->
         size = ""
         if "height" in samples and "width" in samples:
             size = f"{samples['width'][place]} × {samples['height'][place]}"
+        if record.modality == "video" and "frames" in samples:
+            size += f" × {samples['frames'][place]} frames"
         text = f"{numbers.figure(values[place], decimals)} {unit}".rstrip()
         return {"id": str(samples["id"][place]), "size": size, "value": text}
 

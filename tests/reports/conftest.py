@@ -6,9 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fake_clips import EXPERIMENTS as WITH_CLIPS
+from fake_clips import clip, make_clip_run
 from fake_runs import EXPERIMENTS, make_run
 
 from reports.build import Report, build
+from reports.command import FORMATS, write
 from reports.records import read_all
 
 
@@ -35,6 +38,39 @@ def runs(template: Path, tmp_path: Path) -> Path:
 def made(template: Path) -> Report:
     """The report of `template`."""
     return build(read_all(template), EXPERIMENTS)
+
+
+@pytest.fixture(scope="session")
+def clip_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos under four tokenizers and two protocols, a row of the paper, and photographs on a dataset of that name."""
+    folder = tmp_path_factory.mktemp("clips") / "runs"
+    for spec in ("identity", "h264@0.09375", "dct3d:48", "atoken"):
+        make_clip_run(folder, spec)
+    make_clip_run(folder, "atoken", protocol="native", shown=20)
+    make_clip_run(folder, "atoken:so-c.pt", dataset="davis", expected=50, clips={"goat": clip(0, 1, 18, 32)})
+    make_clip_run(folder, "h264@0.09375", dataset="tokenbench", expected=471, clips={"a b#1.mov": clip(1, 9, 32, 18)})
+    make_run(folder, "jpeg:75")
+    return folder
+
+
+@pytest.fixture
+def clip_runs(clip_template: Path, tmp_path: Path) -> Path:
+    """A copy of `clip_template` that the test may change."""
+    return Path(shutil.copytree(clip_template, tmp_path / "runs"))
+
+
+@pytest.fixture(scope="session")
+def clips_made(clip_template: Path) -> Report:
+    """The report of `clip_template`."""
+    return build(read_all(clip_template), WITH_CLIPS)
+
+
+@pytest.fixture(scope="session")
+def clips_out(clips_made: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its folder, in every format."""
+    folder = tmp_path_factory.mktemp("report-of-clips")
+    write(clips_made, folder, FORMATS)
+    return folder
 
 
 @pytest.fixture

@@ -89,10 +89,10 @@ def test_every_page_opens_and_fits_the_screen(page: playwright.Page, site: Path)
 
 def test_the_figures_are_there(page: playwright.Page, site: Path) -> None:
     page.goto((site / "index.html").as_uri())
-    identity = next(row for row in rows(page, "#table-samples") if row[0].startswith("identity"))
+    identity = next(row for row in rows(page, "#table-image-recon-samples") if row[0].startswith("identity"))
     assert identity[5] == "∞"
     assert identity[6].startswith("1.000")
-    stage3 = next(row for row in rows(page, "#table-imagenet-val") if "Stage 3" in row[0])
+    stage3 = next(row for row in rows(page, "#table-image-recon-imagenet-val") if "Stage 3" in row[0])
     assert "n = 12 of 50,000" in stage3[0]
     assert stage3[5] == "29.72"
     here, change = (float(text.split("\n")[0].replace("−", "-")) for text in stage3[6:8])
@@ -103,27 +103,27 @@ def test_the_figures_are_there(page: playwright.Page, site: Path) -> None:
 
 def test_sorting_goes_best_first_then_turns_then_ends(page: playwright.Page, site: Path) -> None:
     page.goto((site / "index.html").as_uri())
-    before = names(page, "#table-samples")
-    psnr = page.locator("#table-samples thead button", has_text="PSNR")
+    before = names(page, "#table-image-recon-samples")
+    psnr = page.locator("#table-image-recon-samples thead button", has_text="PSNR")
     psnr.click()
-    once = names(page, "#table-samples")
+    once = names(page, "#table-image-recon-samples")
     assert once[0] == "identity"
     assert once[-1] == "JPEG, quality 10"
-    assert page.locator("#table-samples th[aria-sort=descending]").inner_text().startswith("PSNR")
-    assert page.locator("#table-samples tr.section").count() == 0
+    assert page.locator("#table-image-recon-samples th[aria-sort=descending]").inner_text().startswith("PSNR")
+    assert page.locator("#table-image-recon-samples tr.section").count() == 0
     psnr.press("Enter")
-    assert names(page, "#table-samples") == once[::-1]
+    assert names(page, "#table-image-recon-samples") == once[::-1]
     psnr.click()
-    assert names(page, "#table-samples") == before
-    assert page.locator("#table-samples tr.section").count() == 2
+    assert names(page, "#table-image-recon-samples") == before
+    assert page.locator("#table-image-recon-samples tr.section").count() == 2
 
 
 def test_rows_without_a_figure_sort_last_both_ways(page: playwright.Page, site: Path) -> None:
     page.goto((site / "index.html").as_uri())
-    here = page.locator("#table-imagenet-val thead th.here button").first
+    here = page.locator("#table-image-recon-imagenet-val thead th.here button").first
     for _ in range(2):
         here.click()
-        assert "Stage 3" in names(page, "#table-imagenet-val")[0]
+        assert "Stage 3" in names(page, "#table-image-recon-imagenet-val")[0]
 
 
 def test_lower_is_better_sorts_upward_first(page: playwright.Page, site: Path) -> None:
@@ -185,7 +185,7 @@ def test_colours_follow_the_system_and_the_button(page: playwright.Page, site: P
 
 def test_a_reader_gets_from_a_figure_to_its_evidence(page: playwright.Page, site: Path) -> None:
     page.goto((site / "index.html").as_uri())
-    page.locator("#table-samples tbody th a", has_text="DCT").click()
+    page.locator("#table-image-recon-samples tbody th a", has_text="DCT").click()
     assert page.locator("h1").inner_text().startswith("DCT, 48 of 768")
     assert page.locator("svg.histogram").count() >= 2
     page.locator("a", has_text="record.json").click()
@@ -196,7 +196,7 @@ def test_without_scripts_the_tables_and_pictures_are_there(browser: playwright.B
     context = browser.new_context(java_script_enabled=False)
     bare = context.new_page()
     bare.goto((site / "index.html").as_uri())
-    assert bare.locator("#table-samples tbody tr.measured").count() == 5
+    assert bare.locator("#table-image-recon-samples tbody tr.measured").count() == 5
     href = bare.locator(".triple a[data-zoom]").first.get_attribute("href")
     assert href is not None
     assert (site / href).is_file()

@@ -1,0 +1,35 @@
+"""What the metrics mean, in a line each, for a reader who meets them for the first time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from reports.model import Comparison
+
+_MEANINGS = {
+    "PSNR": ("PSNR ↑", "How small the error of the pixels is, in decibel. 3 dB more is half the squared error."),
+    "SSIM": ("SSIM ↑", "Whether local structure is kept: 1 is equal, 0 unrelated."),
+    "LPIPS": ("LPIPS ↓", "How different the pictures look to a trained network: 0 is equal."),
+    "rFID": (
+        "rFID ↓",
+        "How far the set of reconstructions as a whole strays from the set of originals. It grows when n is small, so "
+        "only figures of equal n compare.",
+    ),
+    "rFVD": (
+        "rFVD ↓",
+        "The same for videos, as a network sees that was trained on motion. A few dozen clips say little: read the "
+        "interval.",
+    ),
+    "seam": (
+        "seam ↓",
+        "Whether the error jumps where one of a tokenizer's tiles ends and the next begins: 0 dB is no more than "
+        "around it, 3 dB twice as much.",
+    ),
+}
+
+
+def legend(comparisons: Iterable[Comparison]) -> list[tuple[str, str]]:
+    """The metrics that the panels show, as (name with its direction, meaning)."""
+    panels = [panel for comparison in comparisons for panel in comparison.panels if panel.measured]
+    shown = {metric.name for panel in panels for metric in (*panel.metrics, *panel.further)}
+    return [meaning for name, meaning in _MEANINGS.items() if name in shown]
