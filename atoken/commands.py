@@ -147,11 +147,11 @@ def decode(
     steps, _ = network.config.window_steps(stride_frames, cache_frames)
     if space is not None:
         space.in_patches(network.config.patch)
-    targets = _targets(header, output)
+    targets, lengths = _targets(header, output), header.lengths
     alone = [index for index, spec in enumerate(header.items) if spec.kind == "video" or space is not None]
     together = sorted(set(range(len(targets))) - set(alone))
     with progress("decode", len(targets)) as bars:
-        for pack in packs(together, lambda index: header.lengths[index], token_budget):
+        for pack in packs(together, lambda index: lengths[index], token_budget):
             images = [part for index in pack for part in content.parts(index, steps)]
             for index, pixels in zip(
                 pack, network.decode(SparseTokens.cat([_values(image) for image in images])), strict=True

@@ -243,7 +243,7 @@ class _WindowDecoder:
 
     def _blended(self, cells: Tensor, placed: list[Spot], frames: int) -> Tensor:
         (t, h, w), patch = cells.shape[:3], self._model.config.patch
-        clip = torch.zeros(frames, h * patch[1], w * patch[2], 3, device=cells.device)
+        clip = torch.zeros(frames, h * patch[1], w * patch[2], 3, dtype=torch.float32, device=cells.device)
         fine = self._spots((h, w), patch[1:])
         for spot, place, carries in zip(placed, fine, self._carries, strict=True):
             grid = (t, *spot.size)

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from io import BufferedReader
+from itertools import accumulate
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -189,6 +190,8 @@ class TokenReader:
     _kind: tuple[str, ...]
     _places: Mapping[str, tuple[int, int]]
     """Of each tensor: where it starts in the file, values in a row."""
+    _starts: tuple[int, ...]
+    """Of each item: its first row."""
 
     def parts(self, index: int, steps: int) -> Iterator[Latents | SparseTokens]:
         """The tokens of an item, `steps` latent steps at a time (`atoken.parts`).
@@ -196,9 +199,8 @@ class TokenReader:
         Raises:
             TokenFileError: the file changed under us, or cannot be read any more.
         """
-        spec, patch = self.header.items[index], self.header.config.patch
+        spec, patch, first = self.header.items[index], self.header.config.patch, self._starts[index]
         t, h, w = spec.grid(patch)
-        first = sum(self.header.lengths[:index])
         with faults(self.path), self.path.open("rb") as file:
             for start in range(0, t, steps):
                 stop = min(start + steps, t)
@@ -252,6 +254,7 @@ def open_tokens(path: Path) -> TokenReader:
             if shape != wanted:
                 raise TokenFileError(f"{name} must be {wanted}, got {shape}")
         starts = {name: 8 + size + entries[name]["data_offsets"][0] for name in shapes}
-        reader = TokenReader(header, path, kind, {name: (starts[name], shapes[name][1]) for name in shapes})
+        places = {name: (starts[name], shapes[name][1]) for name in shapes}
+        reader = TokenReader(header, path, kind, places, tuple(accumulate(lengths, initial=0)))
         reader._check_coords()
     return reader

@@ -186,8 +186,10 @@ class Bars:
     def frames(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
         """A bar for one video, and a function that takes how many more frames are done."""
         task = self._bar.add_task(name, total=total)
-        yield lambda count: self._bar.advance(task, count)
-        self._bar.remove_task(task)
+        try:
+            yield lambda count: self._bar.advance(task, count)
+        finally:
+            self._bar.remove_task(task)
 
 
 @contextmanager
