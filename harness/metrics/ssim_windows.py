@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.metrics.strips import on_threads, strips
+from harness.metrics.strips import chunks, on_threads, strips
 
 Pair = tuple[Tensor, Tensor]
 
@@ -46,73 +46,127 @@ class Scale:
         return (0.03 * self.span) ** 2
 
 
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A strip of one channel of one pair of images.
+
+    Attributes:
+        index: of the pair.
+        x, y: the channels' planes ``[H, W]``.
+        first, end: rows of windows.
+    """
+
+    index: int
+    x: Tensor
+    y: Tensor
+    first: int
+    end: int
+
+
+def _means(rows: Callable[[Job], Tensor], pairs: Sequence[Pair], edge: int) -> list[Tensor]:
+    """Mean over windows and channels of each pair.
+
+    The sums of rows are added up as one sequence, so how a plane is cut into strips moves no bit.
+
+    Args:
+        rows: sums over each row of windows of a strip, float64 ``[end - first]``.
+        edge: windows that a plane's side has less than pixels.
+    """
+    channels, height, width = pairs[0][0].shape
+    device = pairs[0][0].device
+    cuts = list(strips(height - edge, width, device))
+    jobs = [Job(i, x[c], y[c], *cut) for i, (x, y) in enumerate(pairs) for c in range(channels) for cut in cuts]
+    sums = on_threads(rows, jobs, device)
+    each = channels * len(cuts)
+    windows = channels * (height - edge) * (width - edge)
+    return [torch.cat(sums[i : i + each]).sum() / windows for i in range(0, len(sums), each)]
+
+
+def _row_sums(values: Tensor, width: int, edge: int) -> Tensor:
+    """Sums over rows of values that lie row after row, `width` apart, without the `edge` last of each row."""
+    whole = values.new_empty(values.numel() + edge)  # the last row ends before its edge
+    whole[: values.numel()] = values
+    return whole.view(-1, width)[:, : width - edge].sum(dim=1, dtype=torch.float64)
+
+
 def _gaussian(pairs: Sequence[Pair], scale: Scale) -> list[Tensor]:
     """As torchmetrics' StructuralSimilarityIndexMeasure: 11x11, sigma 1.5, the images continued by reflection."""
-    return on_threads(lambda pair: _gaussian_deficit(*pair, scale), pairs, pairs[0][0].device)
-
-
-@torch.inference_mode()
-def _gaussian_deficit(x: Tensor, y: Tensor, scale: Scale) -> Tensor:
     distance = torch.arange(-_RADIUS, _RADIUS + 1, dtype=torch.float64)
     bell = torch.exp(-((distance / _SIGMA) ** 2) / 2)
     weights = (bell / bell.sum()).tolist()
-    x, y = x.to(torch.float32), y.to(torch.float32)
-    # mu_x^2 + mu_y^2 = mu_u^2 / 2 + mu_v^2 / 2 with u = x + y, and so the variances.
-    u, v = (x + y).sub_(255), x - y
     # float32 rounds a filtered square to some 1e-7 of it, and the result to that over C2 = 58: below 1e-5 only
     # while the squared error is moderate (20 dB).
-    if torch.linalg.vector_norm(v) > (650 * v.numel()) ** 0.5:
-        v = v.to(torch.float64)
+    kinds = [torch.float64 if _mean_square(*pair) > 650 else torch.float32 for pair in pairs]
+
+    def rows(job: Job) -> Tensor:
+        return _gaussian_rows(job, kinds[job.index], weights, scale)
+
+    return _means(rows, pairs, 0)
+
+
+@torch.inference_mode()
+def _mean_square(x: Tensor, y: Tensor) -> float:
+    sums = [(a.to(torch.float32) - b).square_().sum(dtype=torch.float64) for a, b in chunks(x, y)]
+    return float(torch.stack(sums).sum()) / x.numel()
+
+
+@torch.inference_mode()
+def _gaussian_rows(job: Job, kind: torch.dtype, weights: Sequence[float], scale: Scale) -> Tensor:
+    """Sum of ``1 - SSIM`` over each row of pixels; `kind` is the precision of the difference's moments."""
+    height, width = job.x.shape
+    # Rows beyond the first and the last are those before them, as in a mirror.
+    around = torch.arange(job.first - _RADIUS, job.end + _RADIUS, device=job.x.device).abs_()
+    around = torch.minimum(around, 2 * (height - 1) - around)
+    x, y = (
+        F.pad(plane.index_select(0, around).to(torch.float32), (_RADIUS, _RADIUS), mode="reflect")
+        for plane in (job.x, job.y)
+    )
+    # mu_x^2 + mu_y^2 = mu_u^2 / 2 + mu_v^2 / 2 with u = x + y, and so the variances.
+    u, v = (x + y).sub_(255), (x - y).to(kind)
     moments = []
     for signal in (u, v):
-        padded = F.pad(signal, (_RADIUS,) * 4, mode="reflect")
-        mean, square = _weighted(padded, weights), _weighted(padded.square_(), weights)
+        mean, square = _weighted(signal, weights), _weighted(signal.square_(), weights)
         moments.append((mean.to(torch.float32), square.addcmul_(mean, mean, value=-1).to(torch.float32)))
     (mean_u, variance_u), (mean_v, variance_v) = moments
     luminance = mean_v * mean_v
     luminance /= (mean_u + (255 - 2 * scale.zero)).square_().add_(luminance).mul_(0.5).add_(scale.c1)
     structure = variance_v / (variance_u + variance_v).mul_(0.5).add_(scale.c2)
     # 1 - (1 - a)(1 - b) = a + b - a b
-    return torch.addcmul(luminance, luminance, structure, value=-1).add_(structure).mean(dtype=torch.float64)
+    deficit = torch.addcmul(luminance, luminance, structure, value=-1).add_(structure)
+    return _row_sums(deficit, width + 2 * _RADIUS, 2 * _RADIUS)
 
 
-def _weighted(maps: Tensor, weights: Sequence[float]) -> Tensor:
+def _weighted(plane: Tensor, weights: Sequence[float]) -> Tensor:
+    """Weighted sums over windows ``[K, K]``: ``[R, W]`` -> ``[(R - K + 1) W - K + 1]``, row after row as `_boxes`."""
+    values = plane.flatten()
     # Shifted sums beat torch's depthwise convolution on CPU four times over.
-    for axis in (-2, -1):
-        length = maps.shape[axis] - len(weights) + 1
-        total = maps.narrow(axis, 0, length) * weights[0]
-        for shift, weight in enumerate(weights[1:], 1):
-            total.add_(maps.narrow(axis, shift, length), alpha=weight)
-        maps = total
-    return maps
+    for step in (plane.shape[1], 1):
+        length = values.numel() - (len(weights) - 1) * step
+        total = values[:length] * weights[0]
+        for place, weight in enumerate(weights[1:], 1):
+            total.add_(values[place * step : place * step + length], alpha=weight)
+        values = total
+    return values
 
 
 def _uniform(pairs: Sequence[Pair], scale: Scale) -> list[Tensor]:
     """As skimage.metrics.structural_similarity: 7x7, sample covariance, windows that lie inside.
 
-    Whole numbers up to the last division, and rows that are summed one by one: how a frame is cut into strips
-    does not move a bit. A strip of a 1080p frame takes 5 MB of temporaries.
+    In whole numbers up to the last division.
     """
-    channels, height, width = pairs[0][0].shape
-    device = pairs[0][0].device
-    cuts = [(first, end + _BOX - 1) for first, end in strips(height - _BOX + 1, width, device)]
-    jobs = [(x[c, a:b], y[c, a:b]) for x, y in pairs for c in range(channels) for a, b in cuts]
-    rows = on_threads(lambda job: _uniform_rows(*job, scale), jobs, device)
-    each = channels * len(cuts)
-    windows = channels * (height - _BOX + 1) * (width - _BOX + 1)
-    return [torch.cat(rows[i : i + each]).sum() / windows for i in range(0, len(rows), each)]
+    return _means(lambda job: _uniform_rows(job, scale), pairs, _BOX - 1)
 
 
 @torch.inference_mode()
-def _uniform_rows(x: Tensor, y: Tensor, scale: Scale) -> Tensor:
-    """Sum of ``1 - SSIM`` over each row of windows of two planes: uint8 ``[R, W]`` twice -> float64 ``[R - 6]``.
+def _uniform_rows(job: Job, scale: Scale) -> Tensor:
+    """Sum of ``1 - SSIM`` over each row of windows.
 
     With N = 49 values to a window and S for sums, ``a = (Sx - Sy)^2 / (Sx^2 + Sy^2 + N^2 C1)`` and
     ``b = (N S(x-y)^2 - (Sx - Sy)^2) / (N S(x^2 + y^2) - (Sx^2 + Sy^2) + N (N - 1) C2)``; the largest number is
     49^2 (255^2 + 255^2), a seventh of what int32 holds.
     """
-    n, width = _BOX**2, x.shape[1]
-    x, y = (plane.to(torch.int16).contiguous() for plane in (x, y))
+    n, width = _BOX**2, job.x.shape[1]
+    x, y = (plane[job.first : job.end + _BOX - 1].to(torch.int16).contiguous() for plane in (job.x, job.y))
     v, squares = (x - y).to(torch.int32), x.to(torch.int32)
     y_wide = y.to(torch.int32)
     squares = _boxes(squares.mul_(squares).addcmul_(y_wide, y_wide))
@@ -133,11 +187,7 @@ def _uniform_rows(x: Tensor, y: Tensor, scale: Scale) -> Tensor:
         brightness = energy.to(torch.float32)
     luminance = v.to(torch.float32).div_(brightness.add_(n**2 * scale.c1))
     both = luminance * structure
-    deficit = luminance.add_(structure).sub_(both)
-    # Rows go on through the next row's start (see `_boxes`): what does not lie in a window of this row is left out.
-    rows = deficit.new_empty(deficit.numel() + _BOX - 1)
-    rows[: deficit.numel()] = deficit
-    return rows.view(-1, width)[:, : width - _BOX + 1].sum(dim=1, dtype=torch.float64)
+    return _row_sums(luminance.add_(structure).sub_(both), width, _BOX - 1)
 
 
 def _boxes(plane: Tensor) -> Tensor:
