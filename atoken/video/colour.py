@@ -9,8 +9,9 @@ another place).
 Two conversions exist, since they differ by more than many a tokenizer from the next:
 
 - ``accurate``: bicubic chroma and exact rounding, the bits of ``ffmpeg -sws_flags
-  bicubic+accurate_rnd+full_chroma_int``; within 0.52 of a grey level of the formula in real numbers
-  where no chroma has to be interpolated.
+  bicubic+accurate_rnd+full_chroma_int``. Within 0.52 of a grey level of the formula in real numbers
+  where no chroma has to be interpolated (1.5 in full range of more than 8 bits, where ffmpeg has white
+  at 255 x 2^(bits - 8)).
 - ``ffmpeg``: the bits of ``ffmpeg -pix_fmt rgb24`` without flags, and so of imageio, mediapy (TokenBench's
   script) and torchcodec. Its fast path for 8-bit 4:2:0 and 4:2:2 repeats chroma and rounds
   down: about 1.1 grey levels too dark on average, 42 to 50 dB from the accurate one on real clips.
@@ -60,22 +61,25 @@ class RgbConverter:
         Raises:
             MediaError: a colour matrix that libswscale does not know.
         """
-        tag = int(frame.colorspace)
         layout = frame.format
-        yuv = not layout.is_rgb and len(layout.components) >= 3
+        grey = len(layout.components) < 3
+        yuv = not layout.is_rgb and not grey
+        tag = int(frame.colorspace) if yuv else _BT601
         if yuv and tag not in _MATRICES:
             name = _UNREAD.get(tag, f"number {tag}")
             raise MediaError(f"the colour matrix {name} is not supported; convert the clip to BT.709 first")
-        matrix = _MATRICES.get(tag, _BT601)
-        full = frame.color_range == _FULL or layout.name.startswith("yuvj")
+        matrix = _MATRICES[tag]
+        full = grey or layout.is_rgb or frame.color_range == _FULL or layout.name.startswith("yuvj")
+        # PyAV sets matrix and range only where source and target differ in one. RGB has neither, and
+        # libswscale would go from the one to the other by way of YUV.
+        target = matrix if layout.is_rgb else 1 if matrix == _BT601 else _BT601
         # libswscale gives the same bits by way of planes, and twice to three times as fast.
         planar = yuv and self._colour == "accurate"
         converted = self._reformatter.reformat(
             frame,
             format="gbrp" if planar else "rgb24",
             src_colorspace=matrix,
-            # RGB has no matrix, but PyAV would set no matrix at all if the two were equal.
-            dst_colorspace=1 if matrix == _BT601 else _BT601,
+            dst_colorspace=target,
             src_color_range=_FULL if full else _LIMITED,
             dst_color_range=_FULL,
             interpolation=_FLAGS[self._colour],
