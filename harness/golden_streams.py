@@ -45,7 +45,7 @@ def streamed(case: Case, device: torch.device, dtype: torch.dtype, tolerance: To
     for key in case.under("out/"):
         if match := CACHED.fullmatch(key):
             cache, stride = int(match[1]), int(match[2])
-            produced.values[key] = _decoded(model, start, stride_frames=stride, cache_frames=cache).features
+            produced.values[key] = _decoded(model, start, stride, cache).features
             produced.no_target.update(cached_no_target(key, start, model.config))
     wanted = {key: value for key, value in case.tensors.items() if key.removeprefix("out/") in produced.values}
     rows = compare(replace(case, tensors=wanted), produced, tolerance)
@@ -54,16 +54,16 @@ def streamed(case: Case, device: torch.device, dtype: torch.dtype, tolerance: To
 
 def _encoded(model: AToken, item: Tensor) -> Latents:
     clip = item if item.ndim == 4 else item[None]
-    return join_video(model.encode_video(clip.split(BLOCK_FRAMES), fit="crop", frames_rule="drop"))
+    return join_video(model.encode_video(torch.split(clip, BLOCK_FRAMES), fit="crop", frames_rule="drop"))
 
 
-def _decoded(model: AToken, tokens: SparseTokens, **windows: int) -> SparseTokens:
+def _decoded(model: AToken, tokens: SparseTokens, stride: int | None = None, cache: int = 0) -> SparseTokens:
     """Pixel tokens of all items, taken from the frames that their streams give."""
     pt, ph, pw = model.config.patch
     rows = []
     for item in tokens.split():
         parts = split_video(item, steps=PART_STEPS, patch=model.config.patch)
-        clip = torch.cat(list(model.decode_video_pixels(parts, **windows)))
+        clip = torch.cat(list(model.decode_video_pixels(parts, stride_frames=stride, cache_frames=cache)))
         t, h, w = item.items[0].grid(model.config.patch)
         rows.append(clip.view(t, pt, h, ph, w, pw, 3).permute(0, 2, 4, 1, 3, 5, 6).reshape(t * h * w, -1))
     return tokens.with_features(torch.cat(rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -13,8 +14,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atoken import PosteriorSampler, join_video, split_video
+from atoken import PosteriorSampler, SpaceTiles, join_video, split_video, streaming
 from atoken.errors import InputError
+from atoken.tiles import plan_raster
 from atoken.tokens import Latents, SparseTokens
 from tests.atoken.conftest import build, tiny_config
 
@@ -257,6 +259,31 @@ def test_streams_keep_no_gradients_and_leave_grad_mode_alone(tiny, noise):
     assert not part.mean.features.is_inference()
     assert not next(tiny.decode_video_pixels([part])).requires_grad
     assert isinstance(part.mean, SparseTokens)
+
+
+def test_a_layout_is_planned_once(tiny, noise, monkeypatch):
+    planned = []
+    monkeypatch.setattr(
+        streaming, "plan_raster", lambda grid, **rest: planned.append(grid) or plan_raster(grid, **rest)
+    )
+    parts = list(tiny.encode_video([noise(16 * 9 + 2, 16, 32)]))
+    assert planned == [(4, 1, 2), (1, 1, 2)]
+    planned.clear()
+    list(tiny.decode_video(parts, stride_frames=8, cache_frames=16))
+    # The first window, the second with half a cache, all others with a full one, the rest at the end.
+    assert planned == [(2, 1, 2), (2, 1, 2), (2, 1, 2), (1, 1, 2)]
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.1)])
+@pytest.mark.parametrize("space", [None, SpaceTiles(32, 32, 16)])
+def test_cuda_streams_as_the_cpu_does(tiny, noise, dtype, tolerance, space):
+    clip, model = noise(37, 40, 50), deepcopy(tiny).to("cuda", dtype)
+    want, got = (join_video(m.encode_video([clip[:5], clip[5:]], space=space)) for m in (tiny, model))
+    close(got.mean.features.cpu(), want.mean.features, tolerance)
+    for windows in ({}, {"stride_frames": 12, "cache_frames": 4}):
+        pixels = [torch.cat(list(m.decode_video_pixels([want], space=space, **windows))) for m in (tiny, model)]
+        close(pixels[1].cpu(), pixels[0], tolerance)
 
 
 @pytest.mark.slow
