@@ -20,9 +20,10 @@ from reports.tables import metric_of
 _LEAST_STEP = 1 / 6
 """In squared grey levels: what rounding to 8 bits alone makes; the seam metric counts no step as less."""
 
+_STEP = "How much the error changes from each frame to the next: a jump that is seen as flicker."
 _SEAM = (
-    "How much the error changes from each frame to the next: a jump that is seen as flicker. The seam is how far the "
-    "steps at the borders of tiles (marked) rise above those around them: 0 dB is none, 3 dB twice the step."
+    " The seam is how far the steps at the borders of tiles (marked) rise above those around them: 0 dB is none, "
+    "3 dB twice the step."
 )
 
 
@@ -88,21 +89,26 @@ def _number(value: object) -> float | None:
 
 def _curves(shelf: Shelf, shot: ClipShot) -> list[Curve]:
     record, clip = shot.record, shot.clip
+    if shot.exact:
+        return []
     families = {metric.get("name"): metric.get("metric") for metric in record.protocol["content"].get("metrics", ())}
+    frames = _frames(record, shot.id)
+    ordered = [name for name in families if name in frames]
     drawn: list[Curve | None] = []
     seen: list[np.ndarray] = []
-    for name, values in _frames(record, shot.id).items():
+    for name in dict.fromkeys([*ordered, *sorted(frames)]):
+        values = frames[name]
         # Two metrics that differ in how they average a clip's frames share one curve.
-        if any(np.array_equal(values, other, equal_nan=True) for other in seen):
+        if any(np.allclose(values, other, rtol=1e-6, atol=0, equal_nan=True) for other in seen):
             continue
         seen.append(values)
         tile, cell = clip.tile[0], record.cell(name)
         if families.get(name) != "seam":
             unit, higher = (cell.unit, cell.higher_is_better) if cell is not None else ("", None)
             drawn.append(curve(name, values, unit=unit, higher_is_better=higher, shown=clip.frames, tile=tile))
-        elif not clip.lossless:
+        else:
             levels = 10 * np.log10(np.maximum(values, _LEAST_STEP))
-            about = _SEAM + _found(shelf.row(record, shot.id), name)
+            about = _STEP + (_SEAM + _found(shelf.row(record, shot.id), name) if tile else "")
             title = "Step of the error"
             drawn.append(
                 curve(title, levels, unit="dB", higher_is_better=False, shown=clip.frames, tile=tile, about=about)
@@ -143,9 +149,9 @@ def _facts(shelf: Shelf, shot: ClipShot) -> list[tuple[str, str]]:
         size, decoded = (f"{row[f'width{part}']} × {row[f'height{part}']}" for part in ("", "_in"))
         facts.append(("Size", size if size == decoded else f"{size}, prepared from {decoded}"))
         pixels = row["width"] * row["height"] * shot.measured
-        if row["tokens"]:
-            share = numbers.count(round(pixels / row["tokens"]))
-            facts.append(("Tokens", f"{numbers.count(row['tokens'])}, one for {share} pixels"))
+        if tokens := round(row["tokens"]):
+            share = numbers.count(round(pixels / tokens))
+            facts.append(("Tokens", f"{numbers.count(tokens)}, one for {share} pixels"))
         if (rate := _number(row.get("bits per pixel"))) is not None:
             facts.append(("Rate", f"{rate:.4g} bit per pixel"))
         facts.append(

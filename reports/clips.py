@@ -48,6 +48,11 @@ class ClipShot:
         return self.clip.error_max
 
     @property
+    def exact(self) -> bool:
+        """Whether the whole clip is shown and came back bit for bit."""
+        return self.clip.lossless and self.clip.frames == self.measured
+
+    @property
     def part(self) -> str:
         """``80 frames``, or ``the first 150 of 300 frames``."""
         shown = self.clip.frames
@@ -147,7 +152,11 @@ def galleries(report: Report, shelf: Shelf, most: int) -> list[dict[str, Any]]:
         for panel in comparison.panels if comparison.primary else ():
             runs = [record for record in panel.measured if record.clips]
             if runs:
-                shown = [{"record": record, "shots": shelf.shots(record)} for record in runs]
+                shown: list[dict[str, Any]] = []
+                for record in runs:
+                    shots = shelf.shots(record)
+                    shown.append({"record": record, "shots": shots, "exact": all(shot.exact for shot in shots)})
                 strips = shelf.strips(runs)[:most]
-                found.append({"title": panel.title, "runs": shown, "strips": strips})
+                opened = None if strips else next((run["record"] for run in shown if not run["exact"]), None)
+                found.append({"title": panel.title, "runs": shown, "strips": strips, "open": opened})
     return found

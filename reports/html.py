@@ -44,6 +44,8 @@ def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str,
         (out / target).write_text(text, encoding="utf-8")
 
     primary = [comparison for comparison in report.comparisons if comparison.primary]
+    # What was measured comes first; the order is otherwise that of the experiments.
+    primary.sort(key=lambda comparison: not any(panel.measured for panel in comparison.panels))
     page(
         "index.html.j2",
         "index.html",

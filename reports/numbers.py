@@ -49,8 +49,10 @@ def used_of(n: int, expected: int | None) -> str:
 
 
 def decimals_for(values: list[float], unit: str) -> int:
-    """Decimals of a column that the paper does not print: two for dB and times, else enough to see
-    three digits of its smallest figure, at least three and at most six."""
+    """Decimals of a column that the paper does not print: none for counts, two for dB and times, else enough
+    to see three digits of its smallest figure, at least three and at most six."""
+    if unit == "tokens":
+        return 0
     if unit in ("dB", "ms"):
         return 2
     sizes = [abs(value) for value in values if value and not math.isinf(value)]

@@ -132,9 +132,23 @@ def test_curves_over_time_and_seams(clips_made: Report, shelf: Shelf) -> None:
     assert step.unit == "dB"
     assert re.match(r"worst .* at frame (8|16|24), best", step.summary)  # the noise starts anew at borders
     assert step.about.endswith("This clip: +4.25 dB over 3 borders.")
-    exact = clip_page.context(shelf, shot(clips_made, shelf, "identity", "clips/goat.mp4"))["curves"]
-    assert [c.name for c in exact] == ["SSIM"]  # no finite PSNR, no error that could step
-    assert exact[0].borders == ()
+
+
+def test_what_came_back_exactly_has_nothing_to_plot(clips_made: Report, shelf: Shelf, clips_out: Path) -> None:
+    exact = shot(clips_made, shelf, "identity", "clips/goat.mp4")
+    assert clip_page.context(shelf, exact)["curves"] == []
+    assert "Every frame came back bit for bit: there is no error to plot" in (clips_out / exact.page).read_text()
+
+
+def test_curves_follow_the_protocols_order_and_equal_ones_are_drawn_once(clip_runs: Path, tmp_path: Path) -> None:
+    path = next(clip_runs.glob("video-recon/h264*--samples--*/frames.parquet"))
+    table = pq.read_table(path)
+    table = table.append_column("PSNR (mean of frames)", table["PSNR"])
+    pq.write_table(table.select(["seam", "PSNR (mean of frames)", "frame", "SSIM", "PSNR", "id"]), path)
+    made = build(read_all(clip_runs), EXPERIMENTS)
+    shelf = Shelf(made, Album(tmp_path))
+    mine = shot(made, shelf, "H.264, 0.09375 bit per pixel", "clips/goat.mp4")
+    assert [c.name for c in clip_page.context(shelf, mine)["curves"]] == ["PSNR", "SSIM", "Step of the error"]
 
 
 def test_a_clip_that_is_shown_in_part_says_so(clips_made: Report, shelf: Shelf, clips_out: Path) -> None:
