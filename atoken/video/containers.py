@@ -51,6 +51,8 @@ def _iso_boxes(file: BinaryIO) -> list[tuple[bytes, int]]:
             break
         place += size
         boxes.append((name, place))
+    if place < total < place + 8:
+        boxes.append((b"", place + 8))  # the beginning of a box
     return boxes
 
 

@@ -116,7 +116,9 @@ def decoded(path: Path, colour: Colour) -> Generator[np.ndarray, None, None]:
         except MediaError as error:
             raise reading_error(path, error) from None
         if count == 0:
-            raise _unreadable(path, "the video stream holds no frame")
+            none = "the video stream holds no frame"
+            stated = f"the file was cut off before its {stream.frames} frames; copy or download it again"
+            raise _unreadable(path, stated if stream.frames else none)
         # Some cut files just end. They count as whole if all frames of the video came before the cut.
         if stated_size(path) > path.stat().st_size and not 0 < stream.frames <= count:
             raise MediaError(_broken(path, count, "cut off"))
