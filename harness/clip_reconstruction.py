@@ -92,7 +92,7 @@ class ClipReconstruction:
         first = next(self._blocks, None)
         if first is None:
             raise SampleError(sample.id, "holds no frame")
-        self.shape = ClipShape(height=first.shape[1], width=first.shape[2], rate=clip.shape.rate)
+        self.shape = self._padded = ClipShape(height=first.shape[1], width=first.shape[2], rate=clip.shape.rate)
         self._feed = ClipFeed(chain((first,), self._blocks), protocol.clip.frames, tokenizer.card.frames)
 
     def pairs(self) -> Generator[Pair, None, None]:
@@ -116,7 +116,7 @@ class ClipReconstruction:
         card = self._tokenizer.card
         height, width = self.shape.height, self.shape.width
         rows, columns = (_reflected(n, m) for n, m in zip((height, width), card.multiple, strict=True))
-        padded = replace(self.shape, height=len(rows), width=len(columns))
+        padded = self._padded = replace(self.shape, height=len(rows), width=len(columns))
         fed = self._reading.over(self._feed)
         first = next(fed, None)
         if first is None:
@@ -196,6 +196,7 @@ class ClipReconstruction:
             bits=self._bits if self._rated else None,
             codes=self._codes or None,
             tile=self._tokenizer.card.tile,
+            borders=self._tokenizer.borders(self._padded),
             compression=self._tokenizer.card.compression,
         )
 

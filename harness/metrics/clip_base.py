@@ -26,6 +26,7 @@ class ClipTotals:
         codes: integers ``[tokens, codebooks]`` of each part of the code, in order; None for continuous tokens.
         tile: ``(frames, rows, columns)`` that the tokenizer treats apart from the next, from its card; None
             along an axis that it does not cut, or for the whole where the notion does not apply.
+        borders: rows and columns with which another tile begins, see `VideoTokenizer.borders`.
         compression: ``(frames, rows, columns)`` of a token, from its card; None where the notion does not apply.
     """
 
@@ -36,6 +37,7 @@ class ClipTotals:
     bits: float | None = None
     codes: Sequence[Tensor] | None = None
     tile: tuple[int | None, int | None, int | None] | None = None
+    borders: tuple[Sequence[int], Sequence[int]] = ((), ())
     compression: tuple[int, int, int] | None = None
 
 

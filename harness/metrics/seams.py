@@ -25,7 +25,7 @@ compares with the edges between tokens alone: what cutting into tiles adds to wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -45,12 +45,12 @@ AXES = ("time", "space")
 INSIDE = ("all", "tokens")
 
 
-def seam(steps: np.ndarray, tile: int, spacing: int = 1) -> np.ndarray:
+def seam(steps: np.ndarray, begins: Sequence[int], spacing: int = 1) -> np.ndarray:
     """What the level of the step at each border exceeds its neighbours by.
 
     Args:
         steps: float64 ``[n - 1]``, from each of n frames (rows, columns) to the next.
-        tile: frames (rows, columns) of a tile.
+        begins: frames (rows, columns) with which another tile begins.
         spacing: steps inside a tile count where they lead to a multiple of this.
 
     Returns:
@@ -58,13 +58,13 @@ def seam(steps: np.ndarray, tile: int, spacing: int = 1) -> np.ndarray:
     """
     levels = 10 * np.log10(np.maximum(steps, LEAST))
     end = np.arange(1, len(steps) + 1)
-    borders = np.flatnonzero(end % tile == 0)
-    inside = np.flatnonzero((end % tile != 0) & (end % spacing == 0))
+    border = np.isin(end, begins)
+    borders, inside = np.flatnonzero(border), np.flatnonzero(~border & (end % spacing == 0))
     if not len(inside):
         return np.empty(0)
     after = np.searchsorted(inside, borders)
     near = [inside[max(0, place - NEAREST) : place + NEAREST] for place in after]
-    return np.array([levels[border] - levels[those].mean() for border, those in zip(borders, near, strict=True)])
+    return np.array([levels[at] - levels[those].mean() for at, those in zip(borders, near, strict=True)])
 
 
 class Seam(MeanColumn, ClipMetric):
@@ -119,7 +119,8 @@ class Seam(MeanColumn, ClipMetric):
             spacing = None if totals.compression is None else totals.compression[axis]
             spacing = spacing if self.tokens else 1
             if tile is not None and spacing is not None and tile > spacing:
-                found.append(seam(steps, tile, spacing))
+                begins = range(tile, totals.frames, tile) if axis == 0 else totals.borders[axis - 1]
+                found.append(seam(steps, begins, spacing))
         if not found:
             return {self.name: np.nan, self.borders: np.nan}
         excess = np.concatenate(found)

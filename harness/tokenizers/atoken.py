@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from atoken import checkpoint
 from atoken.config import PRESETS, ATokenConfig, FSQConfig
+from atoken.space import spots
 from atoken.tokens import Latents, PosteriorSampler, SparseTokens
 from harness.data.base import ClipShape
 from harness.errors import BenchError
@@ -100,6 +102,15 @@ class ATokenVideoAdapter(ATokenAdapter, VideoTokenizer):
         super().__init__(model, card)
         self._options = options
 
+    def borders(self, shape: ClipShape) -> tuple[Sequence[int], Sequence[int]]:
+        space = self._options.space
+        if space is None:
+            return super().borders(shape)
+        patch = self._model.config.patch
+        rows, columns, overlap = space.in_patches(patch)
+        tiles = spots((shape.height // patch[1], shape.width // patch[2]), (rows, columns), overlap)
+        return _middles([tile.rows for tile in tiles], patch[1]), _middles([tile.columns for tile in tiles], patch[2])
+
     def encode_clip(
         self,
         frames: Iterator[Tensor],
@@ -129,6 +140,12 @@ class ATokenVideoAdapter(ATokenAdapter, VideoTokenizer):
             cache_frames=options.cache_frames,
             space=options.space,
         )
+
+
+def _middles(spans: Sequence[slice], side: int) -> list[int]:
+    """Where one span gives way to the next: the middle of what they share, in pixels of patches of this side."""
+    ends = sorted({(span.start, span.stop) for span in spans})
+    return [(stop + start) * side // 2 for (_, stop), (start, _) in pairwise(ends)]
 
 
 def create(

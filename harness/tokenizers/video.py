@@ -50,6 +50,18 @@ class VideoTokenizer(Adapter):
         Found settings go into `card.settings`. The runner calls it only where `needs_prepare` is true.
         """
 
+    def borders(self, shape: ClipShape) -> tuple[Sequence[int], Sequence[int]]:
+        """Rows and columns with which another spatial tile of a frame begins; of two that overlap, the middle of
+        what they share. Multiples of `card.tile`, unless an adapter places its tiles by the frame's size.
+
+        Args:
+            shape: as `encode_clip` gets it.
+        """
+        _, rows, columns = self.card.tile
+        ends = (rows, shape.height), (columns, shape.width)
+        down, across = (range(0) if step is None else range(step, end, step) for step, end in ends)
+        return down, across
+
     @abstractmethod
     def encode_clip(
         self, frames: Iterator[Tensor], shape: ClipShape, *, latent: LatentMode, seed: int

@@ -164,7 +164,7 @@ def test_how_a_clip_is_cut_into_blocks_moves_no_bit(data: st.DataObject) -> None
         Seam(name="space", resamples=0, axis="space"),
     ]
     for metric in metrics:
-        known = {"tile": (3, 4, 5)}
+        known = {"tile": (3, 4, 5), "borders": (range(4, shape[1], 4), range(5, shape[2], 5))}
         whole = measured(metric, reference, reconstruction, **known)
         cut = measured(metric, reference, reconstruction, cuts=cuts, **known)
         assert whole.columns.keys() == set(metric.columns)

@@ -15,6 +15,13 @@ from harness.metrics import strips
 from harness.metrics.seams import LEAST, NEAREST, Seam, seam
 
 
+def edges(clip: Tensor, tile: tuple[int | None, ...]) -> dict[str, object]:
+    """What is known of a tokenizer that cuts every frame at multiples of its tile."""
+    height, width = clip.shape[-2:]
+    rows, columns = (range(step or end, end, step or end) for step, end in zip(tile[1:], (height, width), strict=True))
+    return {"tile": tile, "borders": (rows, columns)}
+
+
 def metric(axis: str = "time", inside: str = "all") -> Seam:
     return Seam(name="seam", resamples=100, axis=axis, inside=inside)
 
@@ -24,8 +31,10 @@ def seam_of(reference: Tensor, error: Tensor, tile: tuple[int | None, ...], **op
     reconstruction = reference.to(torch.int16) + error.to(torch.int16)
     assert reconstruction.min() >= 0
     assert reconstruction.max() <= 255
-    known = {"tile": tile, "compression": (4, 8, 8)}
-    return measured(metric(**options), reference, reconstruction.to(torch.uint8), **known).columns["seam"]
+    known = edges(reference, tile)
+    return measured(
+        metric(**options), reference, reconstruction.to(torch.uint8), compression=(4, 8, 8), **known
+    ).columns["seam"]
 
 
 def grey(frames: int = 48, height: int = 32, width: int = 48, seed: int = 0) -> Tensor:
@@ -66,7 +75,7 @@ def test_is_what_the_definition_says(inside: str) -> None:
     pair = reference.numpy(), reconstruction.numpy()
     token = (2, 3, 4) if inside == "tokens" else (1, 1, 1)
     spacing = dict(enumerate(token))
-    known = {"tile": (8, 12, 16), "compression": (2, 3, 4)}
+    known = {"compression": (2, 3, 4)} | edges(reference, (8, 12, 16))
     over_time = measured(metric("time", inside), reference, reconstruction, **known)
     assert over_time.columns["seam"] == pytest.approx(literal(*pair, {0: 8}, spacing), rel=1e-12)
     assert over_time.columns["seam borders"] == 3
@@ -180,6 +189,22 @@ def test_reasons_for_no_value() -> None:
     assert cell_of(one, []).absent == "no sample was measured"
 
 
+def test_tiles_need_not_lie_at_multiples() -> None:
+    """AToken spreads its tiles evenly over a frame; the tokenizer says where they meet."""
+    clip = grey(8)
+    error = noise(clip.shape, 1)
+    error[..., 19:] += 9
+    error[..., 35:] -= 11
+    reconstruction = (clip + error).to(torch.uint8)
+    places = {"there": ((), (19, 35)), "elsewhere": ((), (16, 32))}
+    values = {
+        name: measured(metric("space"), clip, reconstruction, tile=(None, None, 16), borders=borders).columns["seam"]
+        for name, borders in places.items()
+    }
+    assert values["there"] > 15
+    assert values["elsewhere"] < 0
+
+
 def test_an_error_that_never_changes_has_no_seam_but_is_one() -> None:
     clip = grey(16)
     for axis in ("time", "space"):
@@ -205,9 +230,9 @@ def test_clips_count_alike_and_the_interval_is_over_clips() -> None:
 def test_strips_move_no_bit(axis: str, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = moving(9, 17, 23)
     other = disturbed(clip)
-    expected = measured(metric(axis), clip, other, tile=(4, 4, 4))
+    expected = measured(metric(axis), clip, other, **edges(clip, (4, 4, 4)))
     monkeypatch.setattr(strips, "PIECE", piece)
-    cut = measured(metric(axis), clip, other, tile=(4, 4, 4))
+    cut = measured(metric(axis), clip, other, **edges(clip, (4, 4, 4)))
     assert cut.columns == expected.columns
     np.testing.assert_array_equal(cut.frames.get("seam", []), expected.frames.get("seam", []))
 
@@ -216,18 +241,19 @@ def test_strips_move_no_bit(axis: str, piece: int, monkeypatch: pytest.MonkeyPat
 @given(st.lists(st.floats(0, 1e5), min_size=1, max_size=40), st.integers(2, 9), st.integers(1, 3))
 def test_borders_are_counted_and_equal_steps_have_no_seam(steps: list[float], tile: int, spacing: int) -> None:
     values = np.array(steps)
-    found = seam(values, tile, spacing)
+    begins = range(tile, len(steps) + 1, tile)
+    found = seam(values, begins, spacing)
     inside = [i for i in range(1, len(steps) + 1) if i % tile and i % spacing == 0]
     assert len(found) == (len(steps) // tile if inside else 0)
     assert np.isfinite(found).all()
-    np.testing.assert_allclose(seam(np.full_like(values, values[0]), tile, spacing), 0, atol=1e-12)
+    np.testing.assert_allclose(seam(np.full_like(values, values[0]), begins, spacing), 0, atol=1e-12)
     # Where every step is ten times as large, and none was below the least, nothing has changed.
     loud = values + LEAST
-    np.testing.assert_allclose(seam(10 * loud, tile, spacing), seam(loud, tile, spacing), atol=1e-9)
+    np.testing.assert_allclose(seam(10 * loud, begins, spacing), seam(loud, begins, spacing), atol=1e-9)
 
 
 def test_only_the_nearest_steps_inside_count() -> None:
     steps = np.ones(100)
     steps[: 50 - NEAREST - 1] = 1e4
-    np.testing.assert_allclose(seam(steps, 50), [0, 0], atol=1e-12)
-    assert seam(steps, 45)[0] < -3
+    np.testing.assert_allclose(seam(steps, [50, 100]), [0, 0], atol=1e-12)
+    assert seam(steps, [45])[0] < -3
