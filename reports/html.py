@@ -18,7 +18,7 @@ from harness.records import NAME
 from reports import build, clip_page, clips, numbers, paper, views, words
 from reports.build import Report
 from reports.legend import legend
-from reports.model import Comparison, Figure, Panel
+from reports.model import Comparison, Figure, Line, Metric, Panel
 from reports.pictures import Album, strips
 
 STRIPS = 6
@@ -193,9 +193,13 @@ def command(experiment: Experiment, panel: Panel) -> str:
 def place_on_track(panel: Panel, place: int, figure: Figure) -> dict[str, float | None] | None:
     """Where a figure and its interval lie between the panel's lowest and highest, in percent.
 
-    None where there is nothing to compare: fewer than two finite figures, or this one is not finite.
+    None where there is nothing to compare: fewer than two finite figures, or this one is not finite. Nor where
+    nothing was lost: in decibel that is infinite, or a number that stands for it and would squeeze all others.
     """
-    cells = [cell for line in panel.lines if (cell := line.figures[place].cell) is not None]
+    figures = [line.figures[place] for line in panel.lines if not _ideal(line, panel.metrics[place])]
+    if not any(one is figure for one in figures):
+        return None
+    cells = [one.cell for one in figures if one.cell is not None]
     finite = [cell for cell in cells if cell.value is not None and math.isfinite(cell.value)]
     if len(finite) < 2 or figure.value is None or not math.isfinite(figure.value):
         return None
@@ -213,6 +217,10 @@ def place_on_track(panel: Panel, place: int, figure: Figure) -> dict[str, float 
         "low": None if bounds is None else percent(bounds[0]),
         "high": None if bounds is None else percent(bounds[1]),
     }
+
+
+def _ideal(line: Line, metric: Metric) -> bool:
+    return metric.unit == "dB" and line.record is not None and line.record.card.get("token_type") == "none"
 
 
 def _machine(value: float) -> str:

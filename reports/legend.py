@@ -17,8 +17,8 @@ _MEANINGS = {
     ),
     "rFVD": (
         "rFVD ↓",
-        "The same for videos, as a network sees that was trained on motion. A few dozen clips say little: read the "
-        "interval.",
+        "How far the set of reconstructed clips as a whole strays from the originals, to a network trained on motion. "
+        "A few dozen clips say little: read the interval.",
     ),
     "seam": (
         "seam ↓",

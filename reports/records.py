@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -252,13 +253,16 @@ def _clip(folder: Path, entry: Mapping[str, Any]) -> ClipPicture:
     frames, rate, sides = int(entry["frames"]), float(entry["rate"]), (int(entry["height"]), int(entry["width"]))
     if frames < 1 or not 0 < rate < math.inf or min(sides) < 1:
         raise ValueError(f"gallery entry {entry['video']!r} has no frames, no rate or no size")
+    video = _inside(folder, entry["video"], ".webm")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", video.stem):
+        raise ValueError(f"gallery entry {entry['video']!r} cannot name a page")
     t, x, y = (None if part is None else int(part) for part in entry["tile"])
     return ClipPicture(
         id=str(entry["id"]),
         rank=str(entry["rank"]),
         metric=str(entry["metric"]),
         value=None if entry["value"] is None else float(entry["value"]),
-        video=_inside(folder, entry["video"], ".webm"),
+        video=video,
         poster=_inside(folder, entry["poster"], ".png"),
         poster_frame=int(entry["poster_frame"]),
         frames=frames,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from fake_clips import EXPERIMENTS, TILE
+from fake_clips import EXPERIMENTS, TILE, clip, make_clip_run
 
 from harness.errors import BenchError
-from reports import clip_page
+from reports import clip_page, html
 from reports.build import Report, build
 from reports.clips import ClipShot, Shelf
 from reports.command import write
@@ -187,12 +188,39 @@ def test_worst_and_best_clips_link_to_their_pages(clips_made: Report, shelf: She
     assert "26 frames" in text
 
 
+def test_nasty_names_stay_text(tmp_path: Path) -> None:
+    nasty = "<script>alert(1)</script>/a b#1?%20.mp4"
+    make_clip_run(tmp_path / "runs", "atoken", clips={nasty: clip(0, 3, 8, 8)}, changes={"title": nasty})
+    out = tmp_path / "out"
+    out.mkdir()
+    write(build(read_all(tmp_path / "runs"), EXPERIMENTS), out, ("html",))
+    (page,) = (out / "clips").iterdir()
+    for path in (page, out / "index.html"):
+        assert "<script>alert" not in path.read_text()
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;/a b#1?%20.mp4" in path.read_text()
+
+
 def test_previous_and_next_follow_the_gallery(clips_made: Report, shelf: Shelf) -> None:
     shots = shelf.shots(record(clips_made, "atoken-nano"))
     assert [s.rank for s in shots] == ["worst", "median", "best"]
     around = [clip_page.context(shelf, s) for s in shots]
     assert [a["before"] for a in around] == [None, shots[0], shots[1]]
     assert [a["after"] for a in around] == [shots[1], shots[2], None]
+
+
+def test_the_track_is_not_squeezed_by_what_lost_nothing(clips_made: Report) -> None:
+    panel = next(p for c in clips_made.comparisons for p in c.panels if p.slug == "video-recon-samples")
+    ideal = next(line for line in panel.lines if line.name == "identity")
+    other = next(line for line in panel.lines if line.name == "atoken-nano")
+    cell = ideal.figures[0].cell
+    assert cell is not None
+    # TokenBench's formula gives 186.6 dB where nothing differs.
+    finite = replace(ideal, figures=(replace(ideal.figures[0], cell=replace(cell, value=186.6)), *ideal.figures[1:]))
+    squeezed = replace(panel, lines=tuple(finite if line is ideal else line for line in panel.lines))
+    track = html.place_on_track(squeezed, 0, other.figures[0])
+    assert track == html.place_on_track(panel, 0, other.figures[0])
+    assert html.place_on_track(squeezed, 0, finite.figures[0]) is None
+    assert html.place_on_track(squeezed, 1, finite.figures[1]) is not None  # the ceiling of SSIM stays in sight
 
 
 def test_lost_files_are_said(clip_runs: Path, tmp_path: Path) -> None:

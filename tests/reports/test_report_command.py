@@ -148,20 +148,20 @@ def test_a_newer_record_ends_the_command_and_leaves_the_old_report(runs: Path, t
     assert (out / "index.html").is_file()
 
 
-def test_torch_is_never_imported(runs: Path, tmp_path: Path) -> None:
+def test_torch_and_ffmpeg_are_never_imported(clip_runs: Path, tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from pathlib import Path\n"
         "from reports.command import FORMATS, report\n"
         "report(Path(sys.argv[1]), Path(sys.argv[2]), FORMATS, print)\n"
-        "heavy = {'torch', 'torchvision', 'torchmetrics'} & set(sys.modules)\n"
+        "heavy = {'torch', 'torchvision', 'torchmetrics', 'av'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(runs), str(tmp_path / "report")],
+        [sys.executable, "-c", code, str(clip_runs), str(tmp_path / "report")],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "report" / "index.html").is_file()
+    assert any((tmp_path / "report" / "clips").iterdir())

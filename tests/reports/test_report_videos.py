@@ -86,7 +86,12 @@ def test_latex_of_table_6_compiles(clips_out: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        *({"video": "../../x.webm"}, {"video": "record.json"}, {"poster": "/etc/passwd"}),
+        *(
+            {"video": "../../x.webm"},
+            {"video": "record.json"},
+            {"poster": "/etc/passwd"},
+            {"video": "gallery/a#b.webm"},
+        ),
         *({"frames": 0}, {"rate": 0}, {"rate": "NaN"}, {"tile": [16]}, {"width": 0}),
     ],
 )
