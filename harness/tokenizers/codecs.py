@@ -139,7 +139,7 @@ class Codec(Tokenizer):
             return
         # An image that the format cannot hold fails by name when its turn comes; here it has no rate.
         fitting = (x for x in pixels if max(x.shape) <= self._format.longest_side)
-        images, step, count = _spread(fitting, SEARCH_BYTES)
+        images, step, count = spread(fitting, SEARCH_BYTES)
         if not images:
             raise BenchError(f"{self._format.name}@{self._target:g}: no image to search the quality on")
 
@@ -212,7 +212,7 @@ def largest_within(rate: Callable[[int], float], target: float, lowest: int, hig
     return best, known[best]
 
 
-def _spread(images: Iterable[np.ndarray], limit: int) -> tuple[list[np.ndarray], int, int]:
+def spread(images: Iterable[np.ndarray], limit: int) -> tuple[list[np.ndarray], int, int]:
     """An even selection of at most `limit` bytes, its step, and how many images there were.
 
     When the selection grows too big, every second image of it goes and the step doubles: one pass,

@@ -35,15 +35,15 @@ SHIPPED_COMPONENTS = 96
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Basis:
-    """Statistics of patches in [-1, 1], flattened row, column, channel (channel fastest).
+    """Statistics of patches in [-1, 1], flattened row, column, channel (channel fastest); of videos frame first.
 
     Attributes:
-        mean: float32 ``[768]``.
-        components: float32 ``[K, 768]``, orthonormal rows by falling variance; in each row the entry
+        mean: float32 ``[C]``, C = 768 for 16x16 pixels, 3072 for 4 frames of them.
+        components: float32 ``[K, C]``, orthonormal rows by falling variance; in each row the entry
             of the largest size is positive, so that two fits agree in sign.
-        dct_energy: float32 ``[768]``, mean square of each coefficient of `dct_matrix`.
-        images, patches: what it was fitted on.
-        content_sha256: of the images' file hashes in order: says on which pixels, not where they lay.
+        dct_energy: float32 ``[C]``, mean square of each coefficient of `dct_matrix` (of videos, with time).
+        images, clips, patches: what it was fitted on.
+        content_sha256: of the files' hashes in order: says on which pixels, not where they lay.
     """
 
     mean: Tensor
@@ -52,6 +52,37 @@ class Basis:
     images: int
     patches: int
     content_sha256: str
+    clips: int = 0
+
+
+class Moments:
+    """First and second moments of patches ``[n, channels]``, as they come."""
+
+    def __init__(self, channels: int) -> None:
+        self.count = 0
+        self._total = torch.zeros(channels, dtype=torch.float64)
+        self._second = torch.zeros(channels, channels, dtype=torch.float64)
+
+    def add(self, patches: Tensor) -> None:
+        """Count float32 patches in."""
+        self._total += patches.sum(0, dtype=torch.float64)
+        self._second += patches.T @ patches
+        self.count += len(patches)
+
+    def basis(self, components: int, dct: Tensor, *, images: int, content_sha256: str, clips: int = 0) -> Basis:
+        """The principal components, and the energy of each row of the orthonormal float64 matrix `dct`."""
+        mean, second = self._total / self.count, self._second / self.count
+        rows = torch.linalg.eigh(second - torch.outer(mean, mean)).eigenvectors.T.flip(0)[:components]
+        rows = rows * rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
+        return Basis(
+            mean=mean.float(),
+            components=rows.float(),
+            dct_energy=((dct @ second) * dct).sum(1).float(),
+            images=images,
+            patches=self.count,
+            content_sha256=content_sha256,
+            clips=clips,
+        )
 
 
 def to_patches(image: Tensor) -> Tensor:
@@ -75,14 +106,16 @@ def dct_matrix() -> Tensor:
     frequency v and colour function c.
     """
 
-    def one_axis(length: int) -> Tensor:
-        k = torch.arange(length, dtype=torch.float64)
-        matrix = torch.cos(math.pi * (2 * k + 1) * k[:, None] / (2 * length)) * math.sqrt(2 / length)
-        matrix[0] /= math.sqrt(2)
-        return matrix
-
-    axis, colour = one_axis(PATCH), one_axis(3)
+    axis, colour = dct_axis(PATCH), dct_axis(3)
     return torch.einsum("ux,vy,cd->uvcxyd", axis, axis, colour).reshape(CHANNELS, CHANNELS)
+
+
+def dct_axis(length: int) -> Tensor:
+    """Orthonormal DCT-II of one axis: float64 ``[length, length]``, one function a row."""
+    k = torch.arange(length, dtype=torch.float64)
+    matrix = torch.cos(math.pi * (2 * k + 1) * k[:, None] / (2 * length)) * math.sqrt(2 / length)
+    matrix[0] /= math.sqrt(2)
+    return matrix
 
 
 def fit(folder: Path, components: int) -> Basis:
@@ -91,36 +124,23 @@ def fit(folder: Path, components: int) -> Basis:
     Raises:
         BenchError: an image cannot be read, or there are fewer patches than components.
     """
-    total, second, count, images = torch.zeros(CHANNELS).double(), torch.zeros(CHANNELS, CHANNELS).double(), 0, 0
+    moments, images = Moments(CHANNELS), 0
     content = hashlib.sha256()
-    for pixels, sha256 in _read(folder):
+    for pixels, sha256 in photographs(folder):
         height, width = (side // PATCH * PATCH for side in pixels.shape[:2])
         image = pixels[:height, :width].permute(2, 0, 1).to(torch.float32).div_(127.5).sub_(1)
-        patches = to_patches(image)
-        total += patches.sum(0, dtype=torch.float64)
-        second += (patches.T @ patches).double()
-        count, images = count + len(patches), images + 1
+        moments.add(to_patches(image))
+        images += 1
         content.update(bytes.fromhex(sha256))
-    if count < components:
+    if moments.count < components:
         raise BenchError(
-            f"{folder}: {images} images hold {count} whole 16x16 patches, too few for {components} components; "
+            f"{folder}: {images} images hold {moments.count} whole 16x16 patches, too few for {components} components; "
             "add photographs"
         )
-    mean, second = total / count, second / count
-    rows = torch.linalg.eigh(second - torch.outer(mean, mean)).eigenvectors.T.flip(0)[:components]
-    rows = rows * rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
-    dct = dct_matrix()
-    return Basis(
-        mean=mean.float(),
-        components=rows.float(),
-        dct_energy=((dct @ second) * dct).sum(1).float(),
-        images=images,
-        patches=count,
-        content_sha256=content.hexdigest(),
-    )
+    return moments.basis(components, dct_matrix(), images=images, content_sha256=content.hexdigest())
 
 
-def _read(folder: Path) -> Iterator[tuple[Tensor, str]]:
+def photographs(folder: Path) -> Iterator[tuple[Tensor, str]]:
     """Every image below `folder`: uint8 ``[H, W, 3]`` and its file's SHA-256."""
     dataset = open_images("folder", folder)
     for index in range(len(dataset)):
@@ -139,6 +159,8 @@ def save(basis: Basis, path: Path) -> None:
         "dct_energy": basis.dct_energy.contiguous(),
     }
     facts = {"images": basis.images, "patches": basis.patches, "content_sha256": basis.content_sha256}
+    if basis.clips:
+        facts["clips"] = basis.clips
     save_file(tensors, path, metadata={"fit_pca": json.dumps(facts)})
 
 

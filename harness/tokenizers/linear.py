@@ -55,7 +55,7 @@ class Linear(Tokenizer):
         seeds: Sequence[int],  # noqa: ARG002
     ) -> Encoded:
         # One product per image: in a joint one the last bits would depend on the batch's size.
-        latents = [(to_patches(_pad(x)) - self._mean) @ self._rows.T for x in images]
+        latents = [(to_patches(reflected(x, (1, 2), PATCH)) - self._mean) @ self._rows.T for x in images]
         sizes = [(x.shape[1], x.shape[2]) for x in images]
         return Encoded(payload=(latents, sizes), tokens=[len(z) for z in latents])
 
@@ -66,15 +66,15 @@ class Linear(Tokenizer):
         ]
 
 
-def _pad(image: Tensor) -> Tensor:
-    """Reflect ``[3, H, W]`` at its lower and right edges up to multiples of 16, as often as it takes."""
-    for dim in (1, 2):
-        side = image.shape[dim]
-        if side % PATCH:
+def reflected(pixels: Tensor, dims: Sequence[int], step: int) -> Tensor:
+    """Reflect at the far edge of each dimension up to a multiple of `step`, as often as it takes."""
+    for dim in dims:
+        side = pixels.shape[dim]
+        if side % step:
             # A triangle wave over the indices: also right for a side shorter than what it is padded by.
-            index = torch.arange(-(-side // PATCH) * PATCH, device=image.device) % max(1, 2 * (side - 1))
-            image = image.index_select(dim, torch.minimum(index, 2 * (side - 1) - index))
-    return image
+            index = torch.arange(-(-side // step) * step, device=pixels.device) % max(1, 2 * (side - 1))
+            pixels = pixels.index_select(dim, torch.minimum(index, 2 * (side - 1) - index))
+    return pixels
 
 
 @functools.cache
