@@ -109,8 +109,13 @@ def open_video(
             rate, count = rate or stated_rate(stream), stream.frames
         if rate is None:
             raise MediaError(f"{path}: the file does not say its frame rate; give one")
-    with closing(_decoded(path, reader, colour)) as frames:
-        height, width = next(frames).shape[:2]
+    with closing(_decoded(path, "pyav", colour)) as frames:
+        first = next(frames)
+    if reader == "torchcodec" and not path.is_dir():
+        with closing(decoded_by_torchcodec(path)) as frames:
+            if not np.array_equal(next(frames), first):
+                raise MediaError(f"{path}: torchcodec's first frame is another (it mirrors none); take the reader pyav")
+    height, width = first.shape[:2]
     info = VideoInfo(height=height, width=width, rate=rate, frames=count or None)
     return Video(path=path, info=info, reader=reader, colour=colour)
 

@@ -47,12 +47,12 @@ _LIMITED, _FULL = 1, 2
 
 
 class RgbConverter:
-    """Converts the frames of one stream; keeps libswscale's tables from frame to frame."""
+    """Converts the frames of one stream, which errors call `name`; keeps libswscale's tables from frame to frame."""
 
-    def __init__(self, colour: Colour) -> None:
+    def __init__(self, colour: Colour, name: str) -> None:
         from av.video.reformatter import VideoReformatter
 
-        self._colour = colour
+        self._colour, self._name = colour, name
         self._reformatter = VideoReformatter()
 
     def __call__(self, frame: av.VideoFrame) -> np.ndarray:
@@ -67,7 +67,7 @@ class RgbConverter:
         tag = int(frame.colorspace) if yuv else _BT601
         if yuv and tag not in _MATRICES:
             name = _UNREAD.get(tag, f"number {tag}")
-            raise MediaError(f"the colour matrix {name} is not supported; convert the clip to BT.709 first")
+            raise MediaError(f"{self._name}: the colour matrix {name} is not supported; convert the clip to BT.709")
         matrix = _MATRICES[tag]
         full = grey or layout.is_rgb or frame.color_range == _FULL or layout.name.startswith("yuvj")
         # PyAV sets matrix and range only where source and target differ in one. RGB has neither, and

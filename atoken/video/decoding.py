@@ -18,7 +18,7 @@ from atoken.video.containers import stated_size, without_index
 if TYPE_CHECKING:
     import av
 
-__all__ = ["decoded", "opened", "reading_error", "stated_rate", "video_stream"]
+__all__ = ["decoded", "opened", "stated_rate", "video_stream"]
 
 # Named, so that a file cannot choose a reader that follows it to other files (playlists, concat lists).
 _FORMATS = (
@@ -102,7 +102,7 @@ def decoded(path: Path, colour: Colour) -> Generator[np.ndarray, None, None]:
     with opened(path) as container:
         stream = video_stream(container, path)
         stream.thread_type = "AUTO"
-        convert = RgbConverter(colour)
+        convert = RgbConverter(colour, str(path))
         try:
             for frame in _frames(container, stream):
                 if frame.is_corrupt:
@@ -113,8 +113,6 @@ def decoded(path: Path, colour: Colour) -> Generator[np.ndarray, None, None]:
             raise MediaError(_broken(path, count, _reason(error))) from None
         except _CutPacketError:
             raise MediaError(_broken(path, count, "a frame's data end early")) from None
-        except MediaError as error:
-            raise reading_error(path, error) from None
         if count == 0:
             none = "the video stream holds no frame"
             stated = f"the file was cut off before its {stream.frames} frames; copy or download it again"
@@ -122,12 +120,6 @@ def decoded(path: Path, colour: Colour) -> Generator[np.ndarray, None, None]:
         # Some cut files just end. They count as whole if all frames of the video came before the cut.
         if stated_size(path) > path.stat().st_size and not 0 < stream.frames <= count:
             raise MediaError(_broken(path, count, "cut off"))
-
-
-def reading_error(path: Path, error: Exception) -> MediaError:
-    """The error as one that names the file."""
-    words = _reason(error)
-    return MediaError(words if words.startswith(str(path)) else f"{path}: {words}")
 
 
 class _CutPacketError(Exception):

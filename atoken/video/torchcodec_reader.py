@@ -9,7 +9,7 @@ import numpy as np
 
 from atoken.media import MediaError
 from atoken.video.containers import stated_size
-from atoken.video.decoding import opened, reading_error, video_stream
+from atoken.video.decoding import opened, video_stream
 
 __all__ = ["decoded_by_torchcodec"]
 
@@ -39,6 +39,9 @@ def decoded_by_torchcodec(path: Path) -> Generator[np.ndarray, None, None]:
             yield from frames.data.numpy()
             count += len(frames.data)
     except (RuntimeError, ValueError, IndexError) as error:
-        raise reading_error(path, error) from None
+        # Streams without all time stamps (MPEG-PS, B-frames in AVI) among others.
+        raise MediaError(
+            f"{path}: torchcodec stops after {count} frames ({' '.join(str(error).split())}); take the reader pyav"
+        ) from None
     if stated_size(path) > path.stat().st_size and not 0 < stated <= count:
         raise MediaError(f"{path}: truncated after {count} frames; copy or download it again")

@@ -15,7 +15,7 @@ from PIL import Image
 
 from atoken.files import WriteError, replacing
 from atoken.media import MediaError
-from atoken.video import Video, VideoWriter, frame_rate, open_video, read_video, write_video
+from atoken.video import Video, VideoWriter, clip, decoding, frame_rate, open_video, read_video, write_video
 from tests.atoken.clips import by_ffmpeg, ffmpeg, moving, turn, write_clip
 from tests.atoken.disk import largest_file
 
@@ -96,18 +96,32 @@ def test_a_slanted_matrix_is_refused(tmp_path: Path) -> None:
         open_video(path)
 
 
+def test_side_data_that_pyav_has_no_name_for(tmp_path: Path) -> None:
+    class Frame:
+        """What PyAV gives for a frame turned clockwise that carries unknown side data too."""
+
+        rotation = -90
+
+        @property
+        def side_data(self) -> None:
+            raise ValueError("40 is not a valid Type")
+
+    pixels = moving(1)[0]
+    np.testing.assert_array_equal(decoding._upright(pixels, Frame(), tmp_path), np.rot90(pixels, -1))
+
+
 def test_the_stream_that_counts(tmp_path: Path) -> None:
-    clip, cover, small = tmp_path / "clip.mp4", tmp_path / "cover.png", tmp_path / "small.mp4"
-    write_clip(clip, moving(4))
+    video, cover, small = tmp_path / "clip.mp4", tmp_path / "cover.png", tmp_path / "small.mp4"
+    write_clip(video, moving(4))
     write_clip(small, moving(6, 16, 16))
     Image.fromarray(moving(1, 64, 64)[0]).save(cover)
     beside = tmp_path / "beside.mp4"
-    ffmpeg("-i", cover, "-i", clip, "-map", 0, "-map", 1, "-c", "copy", "-disposition:v:0", "attached_pic", beside)
-    np.testing.assert_array_equal(read_video(beside), read_video(clip))
+    ffmpeg("-i", cover, "-i", video, "-map", 0, "-map", 1, "-c", "copy", "-disposition:v:0", "attached_pic", beside)
+    np.testing.assert_array_equal(read_video(beside), read_video(video))
     several = tmp_path / "several.mkv"
-    ffmpeg("-i", small, "-i", clip, "-map", 0, "-map", 1, "-c", "copy", "-disposition:v", 0, several)
-    np.testing.assert_array_equal(read_video(several), read_video(clip))
-    ffmpeg("-i", small, "-i", clip, "-map", 0, "-map", 1, "-c", "copy", "-disposition:v:0", "default", "-y", several)
+    ffmpeg("-i", small, "-i", video, "-map", 0, "-map", 1, "-c", "copy", "-disposition:v", 0, several)
+    np.testing.assert_array_equal(read_video(several), read_video(video))
+    ffmpeg("-i", small, "-i", video, "-map", 0, "-map", 1, "-c", "copy", "-disposition:v:0", "default", "-y", several)
     np.testing.assert_array_equal(read_video(several), by_ffmpeg(several, (32, 48)))
 
 
@@ -204,9 +218,19 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_rate_that_only_the_caller_knows(tmp_path: Path) -> None:
+def test_a_rate_that_only_the_caller_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / "a.mkv", moving(2), Fraction(24))
+    monkeypatch.setattr(clip, "stated_rate", lambda stream: None)
+    with pytest.raises(MediaError, match=r"a\.mkv: the file does not say its frame rate; give one"):
+        open_video(tmp_path / "a.mkv")
     assert open_video(tmp_path / "a.mkv", rate=Fraction(7)).info.rate == 7
+
+
+def test_more_than_memory_should_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_video(tmp_path / "a.mkv", moving(40), Fraction(24))
+    monkeypatch.setattr(clip, "MAX_VIDEO_BYTES", 33 * 32 * 48 * 3)
+    with pytest.raises(MediaError, match=r"a\.mkv: more than .* when decoded; cut it or scale it down"):
+        read_video(tmp_path / "a.mkv")
 
 
 REAL = {

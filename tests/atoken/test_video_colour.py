@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atoken.media import MediaError
-from atoken.video import Colour, open_video, read_video, write_video
+from atoken.video import Colour, open_video, read_video
 from tests.atoken.clips import by_ffmpeg, moving, write_clip
 
 BOTH: tuple[Colour, Colour] = ("accurate", "ffmpeg")
@@ -172,9 +171,3 @@ def test_the_fast_conversion_is_as_far_off_as_is_said(shared: Path) -> None:
     accurate, fast = (next(iter(open_video(path, colour=colour).blocks(3))).astype(float) for colour in BOTH)
     assert 1.0 < (accurate - fast).mean() < 1.2
     assert 42 < 10 * np.log10(255**2 / ((accurate - fast) ** 2).mean()) < 44
-
-
-def test_torchcodec_has_one_colour(tmp_path: Path) -> None:
-    write_video(tmp_path / "a.mkv", moving(1), Fraction(24))
-    with pytest.raises(ValueError, match='torchcodec knows the colour "ffmpeg" only'):
-        open_video(tmp_path / "a.mkv", reader="torchcodec")
