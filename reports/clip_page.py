@@ -89,7 +89,7 @@ def _number(value: object) -> float | None:
 
 def _curves(shelf: Shelf, shot: ClipShot) -> list[Curve]:
     record, clip = shot.record, shot.clip
-    if shot.exact:
+    if shot.exact or shot.measured == 1:
         return []
     families = {metric.get("name"): metric.get("metric") for metric in record.protocol["content"].get("metrics", ())}
     frames = _frames(record, shot.id)
@@ -144,14 +144,16 @@ def _frames(record: Record, clip: str) -> dict[str, np.ndarray]:
 def _facts(shelf: Shelf, shot: ClipShot) -> list[tuple[str, str]]:
     clip, row = shot.clip, shelf.row(shot.record, shot.id)
     seconds = numbers.figure(shot.measured / clip.rate, 2)
-    facts = [("Measured", f"{numbers.count(shot.measured)} frames, {seconds} s at {clip.rate:.5g} per second")]
+    plural = "s" if shot.measured != 1 else ""
+    facts = [("Measured", f"{numbers.count(shot.measured)} frame{plural}, {seconds} s at {clip.rate:.5g} per second")]
     if row:
         size, decoded = (f"{row[f'width{part}']} × {row[f'height{part}']}" for part in ("", "_in"))
         facts.append(("Size", size if size == decoded else f"{size}, prepared from {decoded}"))
         pixels = row["width"] * row["height"] * shot.measured
         if tokens := round(row["tokens"]):
-            share = numbers.count(round(pixels / tokens))
-            facts.append(("Tokens", f"{numbers.count(tokens)}, one for {share} pixels"))
+            share = pixels / tokens
+            pixels_each = numbers.count(round(share)) if share >= 100 else f"{share:.3g}"
+            facts.append(("Tokens", f"{numbers.count(tokens)}, one for {pixels_each} pixels"))
         if (rate := _number(row.get("bits per pixel"))) is not None:
             facts.append(("Rate", f"{rate:.4g} bit per pixel"))
         facts.append(
