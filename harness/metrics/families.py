@@ -132,8 +132,8 @@ CLIP_METRICS: Mapping[str, Family] = MappingProxyType(
             options=_RFVD,
         ),
         "seam": Family(
-            title="how much more the error changes across the tokenizer's tile borders than inside its tiles, mean "
-            "over clips; 0 dB: no seam",
+            title="how much more the error changes across the tokenizer's tile borders than inside its tiles: median "
+            "over a clip's borders, mean over clips; 0 dB: no seam",
             higher_is_better=False,
             unit="dB",
             options={

@@ -5,18 +5,19 @@ channels of ``(e[t+1] - e[t])^2``: how the reconstruction changes beside how the
 step of its own. Across space the step from one row (column) to the next is that mean over the row, all frames and
 channels. A tile of T frames has a border after every T-th frame; all other steps lie inside a tile.
 
-Seam of a clip, in dB: the level ``10 log10(step)`` at a border less the mean level of its nearest steps inside, eight
-on either side, averaged over the clip's borders. 0 dB: borders are like any other place. 3 dB: the error's step is
-twice as large there. Below 0: it is smaller (frames that two tiles share and blend).
+Seam of a clip, in dB: the level ``10 log10(step)`` at a border less the median level of its nearest steps inside,
+eight on either side; of all borders of the clip the median. 0 dB: borders are like any other place. 3 dB: the error's
+step is twice as large there. Below 0: it is smaller (frames that two tiles share and blend).
 
 Why so, and not the ratio of all border steps to all inside steps:
 - Steps follow what is seen (motion, texture) more than they follow tiles. Against its own neighbours a border is
   judged by the content around it.
-- Levels, not steps, are averaged, within a clip and over clips: the geometric mean of ratios. A single cut or flash
-  where the error starts anew is a hundred times an ordinary step; it moves a mean of steps by as much as ninety
-  others, a mean of levels by 20 dB over their number. And each clip counts alike, however large its errors are.
+- Where the picture is cut or flashes the error starts anew, where a frame is repeated it stands still: single steps a
+  hundred times larger or smaller than the others, which rule any mean and no median.
 - Steps below 1/6 count as 1/6: so much rounding two frames to 8 bits makes of nothing. Without it, a picture that
   stands still in a codec that leaves it alone would have an infinite seam from any difference at all.
+- Over clips it is the mean of the dB, the geometric mean of ratios: each clip counts alike, however large its errors.
+A clip has few borders (six in 100 frames), so its own figure varies by a decibel or two; that of a set is what counts.
 
 A tokenizer with tokens of several frames (rows, columns) has edges between them inside a tile too. ``inside: all``
 compares with all steps there: what the eye meets at a border beside what it meets elsewhere. ``inside: tokens``
@@ -46,7 +47,7 @@ INSIDE = ("all", "tokens")
 
 
 def seam(steps: np.ndarray, begins: Sequence[int], spacing: int = 1) -> np.ndarray:
-    """What the level of the step at each border exceeds its neighbours by.
+    """What the level of the step at each border exceeds that of its neighbours by.
 
     Args:
         steps: float64 ``[n - 1]``, from each of n frames (rows, columns) to the next.
@@ -64,11 +65,11 @@ def seam(steps: np.ndarray, begins: Sequence[int], spacing: int = 1) -> np.ndarr
         return np.empty(0)
     after = np.searchsorted(inside, borders)
     near = [inside[max(0, place - NEAREST) : place + NEAREST] for place in after]
-    return np.array([levels[at] - levels[those].mean() for at, those in zip(borders, near, strict=True)])
+    return np.array([levels[at] - np.median(levels[those]) for at, those in zip(borders, near, strict=True)])
 
 
 class Seam(MeanColumn, ClipMetric):
-    """Mean over clips of the mean over a clip's borders of `seam`.
+    """Mean over clips of the median over a clip's borders of `seam`.
 
     Keeps beside it how many borders a clip has, not-a-number where the tokenizer has no such tiles. The curve over
     time is the step from the frame before, in squared grey levels; not-a-number for the first frame.
@@ -94,7 +95,8 @@ class Seam(MeanColumn, ClipMetric):
             "inside": inside,
             "images": "8-bit",
             "step": "mean squared change of the error to the next frame (row, column), in dB; at least 1/6",
-            "compared": f"each border with the {NEAREST} nearest steps inside tiles on either side",
+            "compared": f"each border with the median of the {NEAREST} nearest steps inside tiles on either side",
+            "average": "median over a clip's borders, then mean over clips",
         }
         super().__init__(name, resamples, parameters=parameters, undefined="")
         self.axis = axis
@@ -124,7 +126,7 @@ class Seam(MeanColumn, ClipMetric):
         if not found:
             return {self.name: np.nan, self.borders: np.nan}
         excess = np.concatenate(found)
-        value = np.nan if identical or not len(excess) else float(excess.mean())
+        value = np.nan if identical or not len(excess) else float(np.median(excess))
         return {self.name: value, self.borders: float(len(excess))}
 
     def applies(self, table: Mapping[str, np.ndarray]) -> bool:
