@@ -114,7 +114,7 @@ class ClipLpips(FrameColumn):
     """Mean over clips of the mean of LPIPS over a clip's 8-bit frames.
 
     One frame at a time, as TokenBench does: a batch's size moves the last bits, and a frame of a video is large
-    enough to fill a device.
+    enough to fill a device. VGG takes 3 KB a pixel, 6 GB for a frame of 1080p.
     """
 
     higher_is_better = False
