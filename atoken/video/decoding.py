@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import struct
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from fractions import Fraction
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +49,9 @@ _FORMATS = (
 )
 # As container_options: with options, PyAV 15 frees what it never had where streams show up late (.mpg), and crashes.
 _OPTIONS = {"format_whitelist": ",".join(_FORMATS), "protocol_whitelist": "file"}
+
+_CONVERTING = 4
+"""Frames that are converted at the same time, on as many cores."""
 
 
 def opened(path: Path) -> Any:
@@ -91,39 +99,37 @@ def stated_rate(stream: Any) -> Fraction | None:
 def decoded(path: Path, colour: Colour) -> Generator[np.ndarray, None, None]:
     """Upright frames, uint8 RGB ``[H, W, 3]``, in the order of presentation; the file is read as they are asked for.
 
-    Some frames are decoded ahead, at most 16 (libavcodec's threads). The memory of a frame is its own.
+    Up to 21 frames are decoded ahead (16 by libavcodec's threads, 5 being converted). The memory of a frame is its own.
 
     Raises:
         MediaError: see `atoken.video`.
     """
     import av
 
-    count = 0
+    done = 0
     with opened(path) as container:
         stream = video_stream(container, path)
         stream.thread_type = "AUTO"
-        convert = RgbConverter(colour, str(path))
         try:
-            for frame in _frames(container, stream):
-                if frame.is_corrupt:
-                    raise MediaError(_broken(path, count, "damaged data"))
-                yield _upright(convert(frame), frame, path)
-                count += 1
+            with closing(_converted(_frames(container, stream), path, colour)) as converted:
+                for pixels in converted:
+                    yield pixels
+                    done += 1
         except av.FFmpegError as error:
-            raise MediaError(_broken(path, count, _reason(error))) from None
-        except _CutPacketError:
-            raise MediaError(_broken(path, count, "a frame's data end early")) from None
-        if count == 0:
+            raise MediaError(_broken(path, done, _reason(error))) from None
+        except _DamagedError as error:
+            raise MediaError(_broken(path, done, str(error))) from None
+        if done == 0:
             none = "the video stream holds no frame"
             stated = f"the file was cut off before its {stream.frames} frames; copy or download it again"
             raise _unreadable(path, stated if stream.frames else none)
         # Some cut files just end. They count as whole if all frames of the video came before the cut.
-        if stated_size(path) > path.stat().st_size and not 0 < stream.frames <= count:
-            raise MediaError(_broken(path, count, "cut off"))
+        if stated_size(path) > path.stat().st_size and not 0 < stream.frames <= done:
+            raise MediaError(_broken(path, done, "cut off"))
 
 
-class _CutPacketError(Exception):
-    """A packet of which the file holds only the beginning."""
+class _DamagedError(Exception):
+    """A frame that is not whole."""
 
 
 def _frames(container: Any, stream: Any) -> Generator[av.VideoFrame, None, None]:
@@ -139,7 +145,41 @@ def _frames(container: Any, stream: Any) -> Generator[av.VideoFrame, None, None]
         yield from packet.decode()
     yield from stream.decode(None)  # what B-frames and threads held back
     if cut:
-        raise _CutPacketError
+        raise _DamagedError("a frame's data end early")
+
+
+def _converted(frames: Iterator[av.VideoFrame], path: Path, colour: Colour) -> Generator[np.ndarray, None, None]:
+    """Upright RGB of each frame; a few are converted at a time, since one core converts slower than others decode."""
+    import av
+
+    threads = min(_CONVERTING, os.cpu_count() or 1)
+    # One more than threads, and used in turn: no two frames in work share one.
+    converters = [RgbConverter(colour, str(path)) for _ in range(threads + 1)]
+
+    def upright(frame: av.VideoFrame, number: int) -> np.ndarray:
+        return _upright(converters[number % len(converters)](frame), frame, path)
+
+    waiting: deque[Future[np.ndarray]] = deque()
+    failure: Exception | None = None
+    numbers = count()
+    with ThreadPoolExecutor(threads) as pool:
+        more = True
+        while more or waiting:
+            while more and len(waiting) < len(converters):
+                try:
+                    frame = next(frames)
+                    if frame.is_corrupt:
+                        raise _DamagedError("damaged data")
+                    waiting.append(pool.submit(upright, frame, next(numbers)))
+                except StopIteration:
+                    more = False
+                except (av.FFmpegError, _DamagedError) as error:
+                    # The frames before it are whole and come first.
+                    more, failure = False, error
+            if waiting:
+                yield waiting.popleft().result()
+    if failure is not None:
+        raise failure
 
 
 def _broken(path: Path, count: int, reason: str) -> str:
