@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -58,4 +58,6 @@ def replacing(path: Path) -> Iterator[Path]:
                 os.fsync(file.fileno())
             aside.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        # Where `path` lies under a file, not a folder, even this is refused: the first error is the one to tell.
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
