@@ -3,8 +3,9 @@
 Shape legend: L voxels of a pack, C width, H heads, D channels a head, G Gaussians a voxel.
 """
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import groupby
 from math import expm1, log
 from pathlib import Path
@@ -14,10 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from atoken import checkpoint
+from atoken.assets.gaussians import Gaussians
 from atoken.errors import CheckpointError, InputError
+from atoken.files import replacing
 from atoken.mlp import MLP
+from atoken.weights_file import write_safetensors
 
-__all__ = ["GaussianDecoder", "GaussianDecoderConfig", "Splats", "Windows", "voxel_positions"]
+__all__ = ["GaussianDecoder", "GaussianDecoderConfig", "Windows", "voxel_positions"]
+
+WEIGHTS_NAME = "gaussians.safetensors"
+CONFIG_NAME = "gaussians.json"
 
 SOFTCAP = 30.0
 """Scaled scores pass through 30 tanh(s / 30)."""
@@ -55,24 +62,21 @@ class GaussianDecoderConfig:
         if self.width % self.heads:
             raise CheckpointError(f"GaussianDecoderConfig: width {self.width} is not a multiple of heads {self.heads}")
 
+    @classmethod
+    def read(cls, path: Path) -> "GaussianDecoderConfig":
+        """From a file that `GaussianDecoder.save_pretrained` wrote.
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Splats:
-    """Gaussians as a renderer wants them, G of each voxel one after another; float32.
-
-    Attributes:
-        means: [L * G, 3], in [-0.5, 0.5] and a little beyond.
-        features_dc: [L * G, 3], spherical harmonics of degree 0: colour = 0.28209479 dc + 0.5.
-        scales: [L * G, 3], standard deviations.
-        rotations: [L * G, 4], unit quaternions (w, x, y, z).
-        opacities: [L * G], in (0, 1).
-    """
-
-    means: Tensor
-    features_dc: Tensor
-    scales: Tensor
-    rotations: Tensor
-    opacities: Tensor
+        Raises:
+            CheckpointError: another file, or one that this version does not know.
+        """
+        try:
+            values = json.loads(path.read_text())
+            for field in fields(cls):
+                if type(values[field.name]) not in ({int, float} if field.type is float else {int}):
+                    raise CheckpointError(f"{path}: {field.name} is {values[field.name]!r}; write it anew")
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: no config of a Gaussian decoder ({error}); write it anew") from None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,14 +177,48 @@ class GaussianDecoder(nn.Module):
 
         The perceptual loss that its file also holds (`lpips_loss.*`) is left out.
 
+        Args:
+            path: that file, or a folder that `save_pretrained` wrote.
+
         Raises:
             CheckpointError: no such file, a broken or foreign one, or other shapes.
         """
+        path = Path(path)
+        if path.is_dir():
+            path = path / WEIGHTS_NAME
+        # Released files have no config: they are of the default shape.
+        beside = path.with_name(CONFIG_NAME)
+        config = GaussianDecoderConfig.read(beside) if path.name == WEIGHTS_NAME and beside.is_file() else None
         weights = checkpoint.open_weights(checkpoint.locate(path))
         with torch.device("meta"):
-            model = cls()
+            model = cls(config)
         checkpoint.load_into(model, weights, device=torch.device(device), dtype=dtype)
         return model.eval()
+
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Whether `save_pretrained` wrote a Gaussian decoder into the folder."""
+        return (folder / WEIGHTS_NAME).is_file()
+
+    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
+        """Write `gaussians.json` and `gaussians.safetensors`, beside a tokenizer's files or alone.
+
+        Args:
+            dtype: to store weights in (constants stay as they are); all as they are if not given.
+
+        Returns:
+            The weights file.
+
+        Raises:
+            WriteError: the system refused.
+        """
+        constants = dict(self.named_buffers())
+        state = {key: value if key in constants else value.to(dtype) for key, value in self.state_dict().items()}
+        path = Path(folder) / WEIGHTS_NAME
+        write_safetensors(state, path)
+        with replacing(path.with_name(CONFIG_NAME)) as aside:
+            aside.write_text(json.dumps(asdict(self.config), indent=2) + "\n")
+        return path
 
     def forward(self, features: Tensor, voxels: Tensor, lengths: Sequence[int]) -> Tensor:
         """Raw outputs of each voxel.
@@ -215,8 +253,8 @@ class GaussianDecoder(nn.Module):
         raw: Tensor = self.out_layer(F.layer_norm(x.float(), (self.config.width,)).to(dtype))
         return raw
 
-    def splats(self, raw: Tensor, voxels: Tensor) -> Splats:
-        """Gaussians of raw outputs [L, 14 G] at voxels [L, 3], in float32."""
+    def gaussians(self, raw: Tensor, voxels: Tensor) -> Gaussians:
+        """Gaussians of raw outputs [L, 14 G] at voxels [L, 3], G of each voxel one after another; float32."""
         config, count = self.config, self.config.gaussians
         sizes = [3 * count, 3 * count, 3 * count, 4 * count, count]
         parts = torch.split(raw.float(), sizes, dim=-1)
@@ -225,12 +263,12 @@ class GaussianDecoder(nn.Module):
         moved = torch.tanh(offset + self.offset_perturbation.float()) * (0.5 * config.reach / config.resolution)
         upright = torch.tensor([1.0, 0.0, 0.0, 0.0], device=raw.device)
         scales = F.softplus(scale + log(expm1(config.scaling_bias)))
-        return Splats(
+        return Gaussians(
             means=(corner + moved - 0.5).flatten(0, 1),
             features_dc=colour.flatten(0, 1),
-            scales=(scales.square() + config.smallest_scale**2).sqrt().flatten(0, 1),
-            rotations=F.normalize(rotation * config.rotation_rate + upright, dim=-1).flatten(0, 1),
-            opacities=torch.sigmoid(parts[4] + log(config.opacity_bias / (1 - config.opacity_bias))).flatten(),
+            log_scales=0.5 * (scales.square() + config.smallest_scale**2).log().flatten(0, 1),
+            quaternions=(rotation * config.rotation_rate + upright).flatten(0, 1),
+            opacity_logits=(parts[4] + log(config.opacity_bias / (1 - config.opacity_bias))).flatten(),
         )
 
 

@@ -56,7 +56,7 @@ def test_golden_outputs(shared: Path) -> None:
     prefix = "weights_gs/"
     model.load_state_dict({k.removeprefix(prefix): v.float() for k, v in data.items() if k.startswith(prefix)})
     voxels, features = data["in/voxels"], data["out/rec_feats_768"]
-    splats = model.splats(model(features, voxels, [len(voxels)]), voxels)
+    splats = model.gaussians(model(features, voxels, [len(voxels)]), voxels)
     for ours, name in (
         (splats.means, "gs_xyz"),
         (splats.features_dc, "gs_raw_features_dc"),
@@ -114,7 +114,7 @@ def test_windows_hold_each_voxel_once_and_grow_in_size() -> None:
 
 def test_splats_are_in_range(tiny: GaussianDecoder) -> None:
     voxels = some_voxels(30)
-    splats = tiny.splats(100 * torch.randn(30, 14 * TINY.gaussians), voxels)
+    splats = tiny.gaussians(100 * torch.randn(30, 14 * TINY.gaussians), voxels)
     centres = ((voxels + 0.5) / 64 - 0.5).repeat_interleave(TINY.gaussians, dim=0)
     assert ((splats.means - centres).abs() <= 0.75 / 64 + 1e-6).all()
     assert (splats.scales >= 9e-4 - 1e-9).all()
