@@ -91,7 +91,8 @@ def open_video(
     Args:
         source: a video file, or a folder of numbered images.
         reader: ``pyav``, or ``torchcodec`` where that is installed; it gives the same frames, but only
-            with the colour ``ffmpeg``, and looks through the whole file before the first frame.
+            with the colour ``ffmpeg``, and looks through the whole file before the first frame. Which is
+            the faster depends on machine and clip: `benchmarks.speed.video_reader` measures both.
         colour: how frames become RGB, see `atoken.video.colour`. Images of a folder need no choice.
         rate: frames per second in place of what the file says; for a folder 24 unless given.
 

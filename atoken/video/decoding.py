@@ -58,15 +58,17 @@ def opened(path: Path) -> Any:
     """The open container of a video file, as a context.
 
     Raises:
-        MediaError: missing, a folder, empty, or no video.
+        MediaError: missing, not to be read, no regular file, empty, or no video.
     """
     import av
 
+    if path.exists() and not path.is_file():
+        raise MediaError(f"{path}: not a regular file")
     try:
         # "file:" keeps a name such as "concat:a|b" from being more than a name.
         return av.open(f"file:{path}", container_options=_OPTIONS, metadata_errors="replace")
     except (OSError, av.FFmpegError) as error:
-        if not path.is_file():
+        if isinstance(error, FileNotFoundError | PermissionError):
             raise MediaError(f"{path}: {_reason(error)}") from None
         raise _unreadable(path, "not a video, or its header is damaged") from None
 

@@ -40,8 +40,8 @@ def numbered(folder: Path) -> list[Path]:
     order = sorted(frames)
     for before, after in pairwise(order):
         if after != before + 1:
-            last = f" to {after - 1}" if after > before + 2 else ""
-            raise MediaError(f"{folder}: frame {before + 1}{last} is missing after {frames[before].name}")
+            gap = f"frame {before + 1} is" if after == before + 2 else f"frames {before + 1} to {after - 1} are"
+            raise MediaError(f"{folder}: {gap} missing after {frames[before].name}")
     return [frames[number] for number in order]
 
 

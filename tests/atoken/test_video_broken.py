@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import wave
 from fractions import Fraction
 from pathlib import Path
@@ -110,6 +111,19 @@ def test_what_is_no_clip(tmp_path: Path) -> None:
             open_video(tmp_path / name)
 
 
+def test_what_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(MediaError, match=r"pipe\.mp4: not a regular file"):  # opening it would wait for ever
+        open_video(tmp_path / "pipe.mp4")
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(av, "open", refuse)
+    with pytest.raises(MediaError, match=r"secret\.mp4: Permission denied"):
+        open_video(tmp_path / "secret.mp4")
+
+
 def test_a_clip_with_no_frame(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.mp4", moving(3))
     header = ("-f", "mp4", "-movflags", "empty_moov", "-c", "copy", "-bsf:v", "noise=drop=1")
@@ -159,7 +173,7 @@ def test_numbered_images_are_a_clip(tmp_path: Path) -> None:
     ("names", "line"),
     [
         (("00000.png", "00001.png", "00003.png"), "s: frame 2 is missing after 00001.png"),
-        (("7.png", "12.png"), "s: frame 8 to 11 is missing after 7.png"),
+        (("7.png", "12.png"), "s: frames 8 to 11 are missing after 7.png"),
         (("cover.png", "1.png"), "s/cover.png: no number in its name tells its place in the sequence"),
         (("1.png", "01.png"), r"s/1.png: has the same number as 01.png; keep one sequence to a folder"),
         ((), "s: the folder holds no image; give a video file, or a folder of numbered frames"),
