@@ -3,8 +3,8 @@
 from atoken import AToken
 
 tok = AToken.from_pretrained("atoken-nano")
-latents = tok.encode([image, video])
-arrays = tok.decode(latents)
+latents = tok.encode([image, video, Asset.from_mesh("chair.glb")])
+picture, clip, chair = tok.decode(latents)
 
 blocks = tok.decode_video(tok.encode_video(frames))  # of any length, as a stream
 """
@@ -16,6 +16,9 @@ from atoken.config import ATokenConfig, FSQConfig, TransformerConfig, preset
 from atoken.errors import ATokenError, CheckpointError, InputError
 
 if TYPE_CHECKING:
+    from atoken.assets.asset import Asset, VoxelFeatures
+    from atoken.assets.gaussian_decoder import GaussianDecoder
+    from atoken.assets.gaussians import Gaussians
     from atoken.parts import join_video, split_video
     from atoken.space import SpaceTiles
     from atoken.tokenizer import AToken
@@ -25,8 +28,11 @@ __all__ = [
     "AToken",
     "ATokenConfig",
     "ATokenError",
+    "Asset",
     "CheckpointError",
     "FSQConfig",
+    "GaussianDecoder",
+    "Gaussians",
     "InputError",
     "ItemSpec",
     "Latents",
@@ -34,6 +40,7 @@ __all__ = [
     "SpaceTiles",
     "SparseTokens",
     "TransformerConfig",
+    "VoxelFeatures",
     "join_video",
     "preset",
     "split_video",
@@ -42,11 +49,15 @@ __all__ = [
 # Torch takes seconds to import; a command's --help must not wait for it.
 _LATE = {
     "AToken": "atoken.tokenizer",
+    "Asset": "atoken.assets.asset",
+    "GaussianDecoder": "atoken.assets.gaussian_decoder",
+    "Gaussians": "atoken.assets.gaussians",
     "ItemSpec": "atoken.tokens",
     "Latents": "atoken.tokens",
     "PosteriorSampler": "atoken.tokens",
     "SpaceTiles": "atoken.space",
     "SparseTokens": "atoken.tokens",
+    "VoxelFeatures": "atoken.assets.asset",
     "join_video": "atoken.parts",
     "split_video": "atoken.parts",
 }

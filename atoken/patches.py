@@ -1,7 +1,8 @@
 """Pixels <-> tokens (FACTS section 5).
 
 A token holds patch-frames x patch-rows x patch-columns x RGB values in [-1, 1], flattened in that
-order with colour fastest. Tokens are in raster order: t, then row, then column; z is 0.
+order with colour fastest. Tokens of images and videos are in raster order: t, then row, then
+column; z is 0. Those of assets are voxels in any order, see `atoken.assets.asset_tokens`.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,12 +13,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from atoken.assets.asset import Asset
+from atoken.assets.asset_tokens import asset_coords, asset_spec, check_asset, fill_asset, patch_channels
 from atoken.errors import InputError
 from atoken.tokens import ItemSpec, SparseTokens
 
 __all__ = [
     "Fit",
     "Frames",
+    "Items",
     "Output",
     "Patch",
     "Pixels",
@@ -35,6 +39,9 @@ __all__ = [
 Patch = tuple[int, int, int]
 Pixels = np.ndarray[Any, Any] | Tensor | Image.Image
 """An image [H, W, 3] or a video [T, H, W, 3]: uint8 0..255, float in [-1, 1], or a PIL image."""
+
+Items = Sequence[Pixels | Asset]
+"""What is packed together: images, videos and assets, mixed."""
 
 Fit = Literal["pad", "crop"]
 """pad: reflect at the right and lower edge, cut off again after decoding.
@@ -54,14 +61,14 @@ RANGE_SLACK = 1e-3
 
 
 def pack_pixels(
-    items: Sequence[Pixels],
+    items: Items,
     *,
     patch: Patch = (4, 16, 16),
     fit: Fit = "pad",
     frames: Frames = "pad",
     device: torch.device | str = "cpu",
 ) -> SparseTokens:
-    """Cut images and videos of any size into one pack of pixel tokens.
+    """Cut images and videos of any size, and assets, into one pack of pixel tokens.
 
     Returns:
         Tokens with float32 features [L, pt * ph * pw * 3] in [-1, 1] on `device`.
@@ -69,27 +76,36 @@ def pack_pixels(
     Raises:
         InputError: an item of the wrong shape, type or range, named by its place in the list.
     """
-    if isinstance(items, np.ndarray | Tensor | Image.Image):
-        raise InputError("give a list of images and videos; for one item write [item]")
+    if isinstance(items, np.ndarray | Tensor | Image.Image | Asset):
+        raise InputError("give a list of images, videos and assets; for one item write [item]")
     if not items:
         raise InputError("nothing to encode: the list of items is empty")
     check_rules(fit, frames)
-    clips, specs = [], []
+    sources: list[Tensor | Asset] = []
+    specs = []
     for index, item in enumerate(items):
         try:
-            clip, is_image = as_clip(item)
-            specs.append(_spec(clip, is_image, patch, fit, frames))
+            if isinstance(item, Asset):
+                sources.append(item)
+                specs.append(asset_spec(item, patch))
+            else:
+                clip, is_image = as_clip(item)
+                sources.append(clip)
+                specs.append(_spec(clip, is_image, patch, fit, frames))
         except InputError as error:
             raise InputError(f"item {index}: {error}") from None
-        clips.append(clip)
-    grids = [spec.grid(patch) for spec in specs]
-    lengths = tuple(t * h * w for t, h, w in grids)
+    lengths = tuple(spec.tokens(patch) for spec in specs)
     pt, ph, pw = patch
     features = torch.zeros(sum(lengths), pt * ph * pw * 3, device=device)
-    coords = [raster(grid) for grid in grids]
-    for rows, clip, spec, grid in zip(features.split_with_sizes(lengths), clips, specs, grids, strict=True):
-        _fill(rows, clip, spec, grid, patch)
-    return SparseTokens(features, torch.cat(coords).to(device), lengths, tuple(specs))
+    coords = []
+    for rows, source, spec in zip(features.split_with_sizes(lengths), sources, specs, strict=True):
+        if isinstance(source, Asset):
+            coords.append(asset_coords(source).to(device))
+            fill_asset(rows, source)
+        else:
+            coords.append(raster(spec.grid(patch)).to(device))
+            _fill(rows, source, spec, spec.grid(patch), patch)
+    return SparseTokens(features, torch.cat(coords), lengths, tuple(specs))
 
 
 def check_rules(fit: Fit, frames: Frames) -> None:
@@ -102,10 +118,14 @@ def check_raster(tokens: SparseTokens, patch: Patch = (4, 16, 16)) -> None:
     """Make sure that pixels can be put together from `tokens`, before any work goes into them.
 
     Raises:
-        InputError: the coordinates of an item are not the full raster that its spec says.
+        InputError: the coordinates of an image or video are not the full raster that its spec says,
+            or those of an asset not as many voxels, each once.
     """
     for item in tokens.split():
         spec = item.items[0]
+        if spec.kind == "asset":
+            check_asset(item)
+            continue
         t, h, w = spec.grid(patch)
         whole = t * h * w == len(item.coords)
         if whole:
@@ -124,6 +144,7 @@ def unpack_pixels(tokens: SparseTokens, patch: Patch = (4, 16, 16)) -> list[Tens
 
     Returns:
         Per item [T, H, W, 3], the dtype and device of the features, not clamped; T is 1 for images.
+        For an asset the patches of its voxels [L, ph * pw * 3], in the order of its tokens.
 
     Raises:
         InputError: as `check_raster`.
@@ -131,6 +152,9 @@ def unpack_pixels(tokens: SparseTokens, patch: Patch = (4, 16, 16)) -> list[Tens
     check_raster(tokens, patch)
     out = []
     for rows, spec in zip(tokens.features.split_with_sizes(tokens.lengths), tokens.items, strict=True):
+        if spec.kind == "asset":
+            out.append(rows[:, : patch_channels(patch)])
+            continue
         clip = to_pixels(rows, spec.grid(patch), patch, spec.out_frames)
         out.append(clip[:, : spec.out_height, : spec.out_width])
     return out

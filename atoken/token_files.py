@@ -9,25 +9,21 @@ keys their order, and so the file's bytes, would change from run to run.
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, fields
 from fractions import Fraction
-from math import prod
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from atoken.checkpoint import OPTIONAL, TRAINING_ONLY
-from atoken.config import ATokenConfig
-from atoken.errors import ATokenError, InputError
+from atoken.errors import ATokenError
 from atoken.files import replacing
-from atoken.patches import raster
-from atoken.tokens import ItemSpec, Latents, SparseTokens
+from atoken.token_header import TokenFileError, TokenHeader, TokenSource, check_coords
+from atoken.tokens import Latents, SparseTokens
 from atoken.weights_file import Weights
 
 __all__ = [
@@ -42,132 +38,8 @@ __all__ = [
     "weights_sha256",
 ]
 
-HEADER = "atoken_tokens"
-VERSION = 1
-
 KINDS = (("mean", "logvar"), ("latents",), ("codes",))
 DTYPES = {"coords": torch.int32, "lengths": torch.int64, "codes": torch.int32}
-SCATTERED = "its coordinates are not those of whole images and videos"
-
-
-class TokenFileError(InputError):
-    """A file that is no token file, is damaged, or was made by another model."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class TokenSource:
-    """Where tokens come from.
-
-    Attributes:
-        model: the name or path under which the model was given.
-        weights_sha256: of its weights, by the function of this name; decoding needs the same.
-        config: its shapes.
-        settings: how the tokens were made, e.g. fit, latent mode, seed, device and dtype.
-    """
-
-    model: str
-    weights_sha256: str
-    config: ATokenConfig
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def check_model(self, config: ATokenConfig, weights_sha256: str) -> None:
-        """Refuse a model other than the one that made the tokens: it would decode them to noise.
-
-        Raises:
-            TokenFileError: another config or other weights.
-        """
-        if weights_sha256 != self.weights_sha256 or config != self.config:
-            raise TokenFileError(
-                f"these tokens were made by {self.model} ({self.config.name}, weights "
-                f"{self.weights_sha256[:12]}), not by this model ({config.name}, weights {weights_sha256[:12]})"
-            )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class TokenHeader(TokenSource):
-    """What a token file says of its items.
-
-    Attributes:
-        names: what each item was called.
-        rates: frames per second of each video; None for images.
-        items: what each was before it became tokens.
-    """
-
-    names: tuple[str, ...]
-    rates: tuple[Fraction | None, ...]
-    items: tuple[ItemSpec, ...]
-
-    def __post_init__(self) -> None:
-        counts = (len(self.items), len(self.names), len(self.rates))
-        if len(set(counts)) > 1:
-            raise InputError(f"{counts[0]} items with {counts[1]} names and {counts[2]} frame rates")
-        for name, spec, rate in zip(self.names, self.items, self.rates, strict=True):
-            if (spec.kind == "video") != (rate is not None and rate > 0):
-                raise InputError(f"{name}: a frame rate of {rate} for {spec.kind}; videos need one, images have none")
-
-    @property
-    def lengths(self) -> tuple[int, ...]:
-        """Tokens of each item."""
-        return tuple(prod(spec.grid(self.config.patch)) for spec in self.items)
-
-    def metadata(self) -> dict[str, str]:
-        """The header as `.safetensors` metadata."""
-        header = {
-            "version": VERSION,
-            "model": self.model,
-            "weights_sha256": self.weights_sha256,
-            "config": self.config.to_dict(),
-            "settings": dict(self.settings),
-            "items": [
-                {"name": name, "rate": None if rate is None else str(rate), **asdict(spec)}
-                for name, rate, spec in zip(self.names, self.rates, self.items, strict=True)
-            ],
-        }
-        return {HEADER: json.dumps(header)}
-
-    @classmethod
-    def parse(cls, metadata: Mapping[str, str] | None) -> TokenHeader:
-        """Inverse of `metadata`; inside `faults`, since any part of a damaged header may be missing.
-
-        Raises:
-            TokenFileError: no tokens, a newer format, or sizes that are no numbers.
-        """
-        if HEADER not in (metadata or {}):
-            raise TokenFileError("it holds no tokens; `atoken encode` writes files that do")
-        header = json.loads((metadata or {})[HEADER])
-        if header["version"] != VERSION:
-            raise TokenFileError(
-                f"format {header['version']} is not {VERSION}, the one this version reads; update atoken"
-            )
-        names, rates, specs = [], [], []
-        for item in header["items"]:
-            entry = dict(item)
-            names.append(str(entry.pop("name")))
-            rate = entry.pop("rate")
-            rates.append(None if rate is None else Fraction(rate))
-            specs.append(ItemSpec(**entry))
-        for name, spec in zip(names, specs, strict=True):
-            if not all(type(value) is int for key, value in asdict(spec).items() if key != "kind"):
-                raise TokenFileError(f"{name}: its sizes are not whole numbers")
-        return cls(
-            names=tuple(names),
-            rates=tuple(rates),
-            items=tuple(specs),
-            model=str(header["model"]),
-            weights_sha256=str(header["weights_sha256"]),
-            config=ATokenConfig.from_dict(header["config"]),
-            settings=dict(header["settings"]),
-        )
-
-    def check_lengths(self, lengths: Sequence[int]) -> None:
-        """Make sure that as many tokens are there as the sizes need, before anything is allocated by them.
-
-        Raises:
-            TokenFileError: too few or too many, for the file or an item.
-        """
-        for name, spec, wanted, length in zip(self.names, self.items, self.lengths, lengths, strict=True):
-            if wanted != length:
-                raise TokenFileError(f"{name}: {length} tokens do not fill {spec.out_height} x {spec.out_width} pixels")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -242,10 +114,7 @@ def load_tokens(path: Path) -> TokenFile:
         values = kind_of({name: tensor.dtype for name, tensor in tensors.items()})
         lengths = tuple(tensors["lengths"].tolist())
         header.check_lengths(lengths)
-        if not torch.equal(
-            tensors["coords"], torch.cat([raster(spec.grid(header.config.patch)) for spec in header.items])
-        ):
-            raise TokenFileError(SCATTERED)
+        check_coords(tensors["coords"], header)
         packed = SparseTokens(tensors[values[0]], tensors["coords"], lengths, header.items)
         return TokenFile(
             tokens=Latents(packed, tensors["logvar"]) if "logvar" in tensors else packed,

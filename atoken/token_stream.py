@@ -27,7 +27,8 @@ from atoken.errors import InputError
 from atoken.files import aside_of, refusals, replacing
 from atoken.parts import cut_spec, joined_spec
 from atoken.patches import raster
-from atoken.token_files import SCATTERED, TokenFileError, TokenHeader, TokenSource, faults, kind_of
+from atoken.token_files import TokenFileError, TokenHeader, TokenSource, faults, kind_of
+from atoken.token_header import SCATTERED, check_places
 from atoken.tokens import ItemSpec, Latents, SparseTokens
 
 __all__ = ["TokenReader", "TokenWriter", "open_tokens"]
@@ -89,7 +90,7 @@ class TokenWriter:
         """A function that appends one item's next part; an exception takes back all of its parts.
 
         Args:
-            rate: frames per second of a video; None for an image.
+            rate: frames per second of a video; None for an image or asset.
 
         Raises:
             WriteError: the system refused, e.g. a full disk.
@@ -194,27 +195,36 @@ class TokenReader:
     """Of each item: its first row."""
 
     def parts(self, index: int, steps: int) -> Iterator[Latents | SparseTokens]:
-        """The tokens of an item, `steps` latent steps at a time (`atoken.parts`).
+        """The tokens of an item, `steps` latent steps at a time (`atoken.parts`); an asset is one part.
 
         Raises:
             TokenFileError: the file changed under us, or cannot be read any more.
         """
         spec, patch, first = self.header.items[index], self.header.config.patch, self._starts[index]
-        t, h, w = spec.grid(patch)
         with faults(self.path), self.path.open("rb") as file:
+            if spec.kind == "asset":
+                yield self._part(file, range(first, first + spec.voxels), spec)
+                return
+            t, h, w = spec.grid(patch)
             for start in range(0, t, steps):
                 stop = min(start + steps, t)
                 rows = range(first + start * h * w, first + stop * h * w)
-                piece = cut_spec(spec, start, stop, patch)
-                tensors = {name: self._read(file, name, rows) for name in (*self._kind, "coords")}
-                packed = SparseTokens(tensors[self._kind[0]], tensors["coords"], (len(rows),), (piece,))
-                yield Latents(packed, tensors["logvar"]) if "logvar" in tensors else packed
+                yield self._part(file, rows, cut_spec(spec, start, stop, patch))
+
+    def _part(self, file: BufferedReader, rows: range, spec: ItemSpec) -> Latents | SparseTokens:
+        tensors = {name: self._read(file, name, rows) for name in (*self._kind, "coords")}
+        packed = SparseTokens(tensors[self._kind[0]], tensors["coords"], (len(rows),), (spec,))
+        return Latents(packed, tensors["logvar"]) if "logvar" in tensors else packed
 
     def _check_coords(self) -> None:
-        """Raise TokenFileError unless each item has the coordinates of a whole image or video."""
+        """Raise TokenFileError unless each item has the coordinates of a whole image, video or asset."""
         first = 0
         with self.path.open("rb") as file:
             for spec in self.header.items:
+                if spec.kind == "asset":
+                    check_places(self._read(file, "coords", range(first, first + spec.voxels)))
+                    first += spec.voxels
+                    continue
                 t, h, w = spec.grid(self.header.config.patch)
                 step = raster((1, h, w))
                 for _ in range(t):

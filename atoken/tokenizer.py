@@ -1,149 +1,39 @@
-"""The tokenizer: images and videos in, tokens, latents, codes, features and pixels out."""
+"""The tokenizer: images, videos and 3D assets in, tokens, latents, codes, features, pixels and Gaussians out."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from atoken import checkpoint
-from atoken.config import ATokenConfig
+from atoken.assets.asset import VoxelFeatures
+from atoken.assets.gaussians import Gaussians
 from atoken.errors import InputError
-from atoken.patches import Fit, Frames, Output, Pixels, converter, pack_pixels, unpack_pixels
-from atoken.quantizer import FSQ, decoder_input
+from atoken.network import Network
+from atoken.patches import Fit, Frames, Items, Output, Pixels, converter, pack_pixels, unpack_pixels
 from atoken.space import SpaceTiles
 from atoken.streaming import decode_stream, encode_stream
 from atoken.tokens import Latents, SparseTokens
-from atoken.transformer import Decoder, Encoder, initialise
 
 __all__ = ["AToken"]
 
 
-class AToken(nn.Module):
-    """Encoder, projection to latents, optional quantizer, decoder (paper section 3).
+class AToken(Network):
+    """The whole tokenizer; loading, saving and the differentiable parts for training are `Network`'s.
 
-    The public methods take lists of items, pack them into one sequence and compute without
-    gradients; an item's result does not depend on the other items of the list. `forward_encoder`,
-    `pool` and `forward_decoder` are the differentiable parts for training.
+    The methods here take lists of items, pack them into one sequence and compute without gradients;
+    an item's result does not depend on the other items of the list.
     """
 
-    def __init__(self, config: ATokenConfig) -> None:
-        """Random weights; see `from_pretrained`."""
-        super().__init__()
-        self.config = config
-        latents = config.latent_channels
-        self.encoder = Encoder(config.encoder, config.token_channels)
-        self.proj = nn.Linear(config.encoder.width, 2 * latents, bias=False)
-        self.decoder = Decoder(config.decoder, latents, config.token_channels)
-        self.quantizer = None if config.quantizer is None else FSQ(config.quantizer)
-        if not self.proj.weight.is_meta:  # As for the position table: nothing to draw there.
-            self.apply(initialise)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name_or_path: str | Path,
-        *,
-        preset: str | None = None,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-    ) -> "AToken":
-        """Load a model, in evaluation mode.
-
-        Args:
-            name_or_path: a folder written by `save_pretrained`, an official `.pt` file, a
-                `.safetensors` file, or the name of a model inside this package ("atoken-nano").
-            preset: which model the file holds, where neither a config beside it nor its shapes
-                say: "so-c", "so-c-s1", "so-d", "base" or "nano".
-            dtype: of the weights in memory, whatever is stored.
-
-        Raises:
-            CheckpointError: no such model, a broken or foreign file, or an undecidable preset.
-        """
-        source = checkpoint.locate(name_or_path)
-        weights = checkpoint.open_weights(source)
-        config = checkpoint.decide_config(source, weights.shapes, preset)
-        # Without storage first: the weights are never in memory twice.
-        with torch.device("meta"):
-            model = cls(config)
-        checkpoint.load_into(model, weights, device=torch.device(device), dtype=dtype)
-        return model.eval()
-
-    def save_pretrained(self, folder: str | Path, *, dtype: torch.dtype | None = None) -> Path:
-        """Write `config.json` and `model.safetensors`, the file layout of huggingface_hub.
-
-        Args:
-            dtype: to store floating-point weights in; as they are if not given.
-
-        Returns:
-            The weights file.
-        """
-        return checkpoint.save(self.state_dict(), self.config, Path(folder), dtype)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights lie."""
-        return self.proj.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return self.proj.weight.dtype
-
-    # -- Differentiable parts ----------------------------------------------------------------
-
-    def forward_encoder(self, tokens: SparseTokens) -> tuple[Tensor, Tensor]:
-        """Encode pixel tokens, each temporal tile of an item on its own.
-
-        Args:
-            tokens: features [L, token_channels] in [-1, 1], on the model's device.
-
-        Returns:
-            Features [L, C] and moments [L, 2 * latent_channels] (mean, then log variance).
-        """
-        tokens = tokens.to(dtype=self.dtype)
-        features = self.encoder(tokens, self.config.tile_steps)
-        return features, self.proj(features)
-
-    def pool(self, features: Tensor, lengths: Sequence[int]) -> Tensor:
-        """Pool encoder features [L, C] into one vector per item: [N, C], not normalised."""
-        pooled: Tensor = self.encoder.head(features, lengths)
-        return pooled
-
-    def forward_decoder(
-        self, tokens: SparseTokens, *, stride_frames: int | None = None, cache_frames: int = 0
-    ) -> Tensor:
-        """Decode what the decoder takes: latents, or for quantized models FSQ codes as floats.
-
-        Args:
-            tokens: features [L, latent_channels], on the model's device.
-            stride_frames: length and step of a temporal window in frames, by default
-                `config.tile_frames`; rounded down to latent steps.
-            cache_frames: frames before a window that its tokens also see (as keys and values kept
-                from when they were decoded); rounded down to latent steps.
-
-        Returns:
-            Pixel tokens [L, token_channels], about [-1, 1], not clamped.
-
-        Raises:
-            InputError: a stride below one latent step or a negative cache.
-        """
-        rebuilt: Tensor = self.decoder(
-            tokens.to(dtype=self.dtype), *self.config.window_steps(stride_frames, cache_frames)
-        )
-        return rebuilt
-
-    # -- Public methods on items -------------------------------------------------------------
-
     @torch.no_grad()
-    def encode(self, items: Sequence[Pixels], *, fit: Fit = "pad", frames: Frames = "pad") -> Latents:
-        """Latents of images and videos.
+    def encode(self, items: Items, *, fit: Fit = "pad", frames: Frames = "pad") -> Latents:
+        """Latents of images, videos and assets.
 
         Args:
-            items: images [H, W, 3] or PIL, videos [T, H, W, 3]; uint8, or floats in [-1, 1].
+            items: images [H, W, 3] or PIL, videos [T, H, W, 3]; uint8, or floats in [-1, 1]; and
+                `Asset`s, mixed. `fit` and `frames` do nothing to assets.
             fit: "pad" reflects up to whole patches, "crop" centre-crops down to them.
             frames: "pad" keeps every frame, "drop" imitates the release.
 
@@ -179,8 +69,8 @@ class AToken(nn.Module):
         output: Output = "uint8",
         stride_frames: int | None = None,
         cache_frames: int = 0,
-    ) -> list[np.ndarray[Any, Any]]:
-        """Pixels of latents or codes, in the sizes that the items had.
+    ) -> list[Any]:
+        """What latents or codes were made of: pixels in the sizes that the items had, and assets.
 
         Args:
             tokens: `Latents` (their mean is decoded), a sample of them, or integer codes. A
@@ -190,35 +80,74 @@ class AToken(nn.Module):
             stride_frames, cache_frames: as in `forward_decoder`.
 
         Returns:
-            [H, W, 3] for images, [T, H, W, 3] for videos.
+            Arrays [H, W, 3] for images, [T, H, W, 3] for videos. For assets `Gaussians` in float32 where
+            a Gaussian decoder is attached, else `VoxelFeatures` (in float32 whatever `output` says);
+            both on the model's device. `decode_gaussians` and `decode_voxels` give one or the other.
 
         Raises:
             InputError: codes for a continuous model, tokens that are not whole items.
         """
         convert = converter(output)
-        clips = self.decode_pixels(tokens, stride_frames=stride_frames, cache_frames=cache_frames)
-        specs = (tokens.mean if isinstance(tokens, Latents) else tokens).items
-        arrays = zip(map(convert, clips), specs, strict=True)
-        return [array[0] if spec.kind == "image" else array for array, spec in arrays]
+        rebuilt = self._rebuilt(tokens, stride_frames, cache_frames)
+        voxels = self._voxels(rebuilt)
+        assets = iter(voxels if self.gaussian_decoder is None else self._gaussians(voxels))
+        return [
+            next(assets) if spec.kind == "asset" else convert(clip)[0] if spec.kind == "image" else convert(clip)
+            for clip, spec in zip(unpack_pixels(rebuilt, self.config.patch), rebuilt.items, strict=True)
+        ]
 
-    @torch.no_grad()
     def decode_pixels(
         self, tokens: Latents | SparseTokens, *, stride_frames: int | None = None, cache_frames: int = 0
     ) -> list[Tensor]:
-        """`decode` on the device: per item [T, H, W, 3] float32, not clamped; T is 1 for images."""
-        tokens = self.decoder_input(tokens)
-        rebuilt = self.forward_decoder(tokens, stride_frames=stride_frames, cache_frames=cache_frames)
-        return unpack_pixels(tokens.with_features(rebuilt.float()), self.config.patch)
+        """`decode` on the device: per item [T, H, W, 3] float32, not clamped; T is 1 for images.
+
+        For assets the features of `decode_voxels`.
+        """
+        return unpack_pixels(self._rebuilt(tokens, stride_frames, cache_frames), self.config.patch)
+
+    def decode_voxels(self, tokens: Latents | SparseTokens) -> list[VoxelFeatures]:
+        """What a Gaussian decoder takes, of the tokens of assets.
+
+        Args:
+            tokens: as in `decode`.
+
+        Raises:
+            InputError: as `decode`; an item that is no asset.
+        """
+        _demand_assets(tokens)
+        return self._voxels(self._rebuilt(tokens))
+
+    def decode_gaussians(self, tokens: Latents | SparseTokens) -> list[Gaussians]:
+        """Gaussians of the tokens of assets; those of one voxel side by side, voxels in the tokens' order.
+
+        The release rounds the decoded voxels to bfloat16 first, since its Gaussian decoder computes in that. Here
+        they go on in the model's own dtype: the same in bfloat16, nothing lost in float32.
+
+        Args:
+            tokens: as in `decode`.
+
+        Returns:
+            Per asset L x 32 Gaussians in float32, in the cube [-0.5, 0.5]^3 with z up.
+
+        Raises:
+            InputError: as `decode`; an item that is no asset, or no Gaussian decoder is attached.
+        """
+        _demand_assets(tokens)
+        if self.gaussian_decoder is None:
+            raise InputError(
+                f"{self.config.name} has no Gaussian decoder; load one with from_pretrained(..., gaussians=PATH)"
+            )
+        return self._gaussians(self._voxels(self._rebuilt(tokens)))
 
     @torch.no_grad()
-    def embed(self, items: Sequence[Pixels], *, fit: Fit = "pad", frames: Frames = "pad") -> Tensor:
+    def embed(self, items: Items, *, fit: Fit = "pad", frames: Frames = "pad") -> Tensor:
         """One unit vector per item for comparison with text: [N, C] float32 (`image_feat`)."""
         tokens = self._pack(items, fit, frames)
         features, _ = self.forward_encoder(tokens)
         return F.normalize(self.pool(features, tokens.lengths).float(), dim=-1)
 
     @torch.no_grad()
-    def features(self, items: Sequence[Pixels], *, fit: Fit = "pad", frames: Frames = "pad") -> SparseTokens:
+    def features(self, items: Items, *, fit: Fit = "pad", frames: Frames = "pad") -> SparseTokens:
         """Dense encoder features [L, C] float32, before any projection (`x_no_proj`)."""
         tokens = self._pack(items, fit, frames)
         return tokens.with_features(self.forward_encoder(tokens)[0].float())
@@ -289,9 +218,36 @@ class AToken(nn.Module):
         steps, cache = self.config.window_steps(stride_frames, cache_frames)
         return decode_stream(self, parts, stride_steps=steps, cache_steps=cache, space=space)
 
-    def _pack(self, items: Sequence[Pixels], fit: Fit, frames: Frames) -> SparseTokens:
+    def _pack(self, items: Items, fit: Fit, frames: Frames) -> SparseTokens:
         return pack_pixels(items, patch=self.config.patch, fit=fit, frames=frames, device=self.device)
 
-    def decoder_input(self, tokens: Latents | SparseTokens) -> SparseTokens:
-        """What `forward_decoder` takes, of what `decode` takes."""
-        return decoder_input(tokens, self.config, self.quantizer, self.device)
+    @torch.no_grad()
+    def _rebuilt(
+        self, tokens: Latents | SparseTokens, stride_frames: int | None = None, cache_frames: int = 0
+    ) -> SparseTokens:
+        tokens = self.decoder_input(tokens)
+        rebuilt = self.forward_decoder(tokens, stride_frames=stride_frames, cache_frames=cache_frames)
+        return tokens.with_features(rebuilt.float())
+
+    def _voxels(self, rebuilt: SparseTokens) -> list[VoxelFeatures]:
+        """The assets among decoded items."""
+        items = zip(unpack_pixels(rebuilt, self.config.patch), rebuilt.split(), strict=True)
+        return [VoxelFeatures(rows, item.coords[:, 1:]) for rows, item in items if item.items[0].kind == "asset"]
+
+    @torch.no_grad()
+    def _gaussians(self, assets: list[VoxelFeatures]) -> list[Gaussians]:
+        decoder = self.gaussian_decoder
+        if decoder is None or not assets:
+            return []
+        lengths = [len(asset) for asset in assets]
+        voxels = torch.cat([asset.coords for asset in assets])
+        raw = decoder(torch.cat([asset.features for asset in assets]), voxels, lengths).split_with_sizes(lengths)
+        return [decoder.gaussians(rows, asset.coords) for rows, asset in zip(raw, assets, strict=True)]
+
+
+def _demand_assets(tokens: Latents | SparseTokens) -> None:
+    packed = tokens.mean if isinstance(tokens, Latents) else tokens
+    # What is nothing of the kind is refused with everything else that cannot be decoded.
+    for index, spec in enumerate(packed.items if isinstance(packed, SparseTokens) else ()):
+        if spec.kind != "asset":
+            raise InputError(f"item {index} is {spec.kind}, not asset; decode takes all kinds, take the assets apart")

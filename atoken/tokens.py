@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from numbers import Integral
 from operator import index
 from typing import Literal
@@ -11,12 +12,17 @@ from torch import Tensor
 
 from atoken.errors import InputError
 
-__all__ = ["ItemSpec", "Kind", "Latents", "PosteriorSampler", "SparseTokens"]
+__all__ = ["VOXEL_GRID", "ItemSpec", "Kind", "Latents", "PosteriorSampler", "SparseTokens"]
 
 NOISE_BLOCK = 16
 """torch's CPU generator makes normal numbers sixteen at a time; whole blocks can be drawn piece by piece."""
 
-Kind = Literal["image", "video"]
+VOXEL_GRID = 64
+"""Voxels of an asset along each axis of its unit cube."""
+
+_ASSET_SIZES = (1, VOXEL_GRID, VOXEL_GRID, 1, VOXEL_GRID, VOXEL_GRID, 0, 0)
+
+Kind = Literal["image", "video", "asset"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +33,9 @@ class ItemSpec:
     `out_height` x `out_width`; where the item was cropped, that region starts at row `top` and
     column `left` of the input. `out_frames` exceeds `frames` only if the caller imitates the
     release, which returns short videos longer than they came.
+
+    An asset has `voxels`, a token each, anywhere in its grid: `height` and `width` are that grid's
+    sides and `frames` is 1 (`of_voxels`). Images and videos have no voxels.
     """
 
     kind: Kind
@@ -38,18 +47,49 @@ class ItemSpec:
     out_width: int
     top: int = 0
     left: int = 0
+    voxels: int = 0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("image", "video"):
-            raise InputError(f"item kind must be 'image' or 'video', got {self.kind!r}")
+        if self.kind not in ("image", "video", "asset"):
+            raise InputError(f"item kind must be 'image', 'video' or 'asset', got {self.kind!r}")
         sizes = (self.frames, self.height, self.width, self.out_frames, self.out_height)
         if min(*sizes, self.out_width) < 1 or min(self.top, self.left) < 0:
             raise InputError(f"item sizes must be positive and offsets not negative, got {self}")
         if self.kind == "image" and (self.frames, self.out_frames) != (1, 1):
             raise InputError(f"an image has one frame, got {self.frames} (out {self.out_frames})")
+        if self.kind != "asset":
+            if self.voxels:
+                raise InputError(f"only assets have voxels, not a {self.kind} ({self.voxels})")
+        elif not 1 <= self.voxels <= VOXEL_GRID**3 or (*sizes, self.out_width, self.top, self.left) != _ASSET_SIZES:
+            raise InputError(f"an asset has 1 to {VOXEL_GRID}^3 voxels in a grid of {VOXEL_GRID}^3, got {self}")
+
+    @classmethod
+    def of_voxels(cls, voxels: int) -> "ItemSpec":
+        """An asset of that many voxels."""
+        side = VOXEL_GRID
+        return cls(
+            kind="asset",
+            frames=1,
+            height=side,
+            width=side,
+            out_frames=1,
+            out_height=side,
+            out_width=side,
+            voxels=voxels,
+        )
+
+    def tokens(self, patch: tuple[int, int, int]) -> int:
+        """How many tokens the item has."""
+        return self.voxels if self.kind == "asset" else prod(self.grid(patch))
 
     def grid(self, patch: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Tokens along (t, row, column)."""
+        """Tokens along (t, row, column) of an image or video.
+
+        Raises:
+            InputError: an asset, whose tokens lie anywhere in its cube.
+        """
+        if self.kind == "asset":
+            raise InputError("an asset has voxels, no raster of frames, rows and columns; use encode and decode")
         out = (self.out_frames, self.out_height, self.out_width)
         t, h, w = (-(-size // step) for size, step in zip(out, patch, strict=True))
         return t, h, w
@@ -62,7 +102,8 @@ class SparseTokens:
     Attributes:
         features: [L, C], floating point (pixels, latents, features) or integer (codes).
         coords: [L, 4] int32, (t, x, y, z) with x = row and y = column of the token grid, none
-            negative. Inside an item t never falls from one token to the next.
+            negative; of assets (x, y, z) is the voxel. Inside an item t never falls from one token
+            to the next.
         lengths: tokens of each item; item i owns the rows after those of items 0..i-1.
         items: one spec per item.
 

@@ -153,14 +153,14 @@ def test_truncated_files(load: Load, written: Path, part: float) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda h: h.update(version=2), "format 2 is not 1, the one this version reads; update atoken"),
+        (lambda h: h.update(version=3), "format 3 is not 1 or 2, which this version reads; update atoken"),
         (lambda h: h.pop("config"), "header is damaged"),
         (lambda h: h["config"].update(surprise=1), "unknown key 'surprise'"),
         (lambda h: h["items"].pop(), "header is damaged"),
         (lambda h: h["items"][0].update(rate="1/0"), "header is damaged"),
         (lambda h: h["items"][0].update(height=20.0), "sizes are not whole numbers"),
         (lambda h: h["items"][0].update(out_height=10**12, height=10**12), "do not fill"),
-        (lambda h: h["items"][0].update(kind="hologram"), "'image' or 'video'"),
+        (lambda h: h["items"][0].update(kind="hologram"), "'image', 'video' or 'asset'"),
     ],
 )
 def test_headers_that_contradict_the_tensors(load: Load, written: Path, change: object, words: str) -> None:
