@@ -13,9 +13,9 @@ What a frame is:
 
 A clip that cannot be read to its end raises `atoken.media.MediaError` with the number of frames that
 could be read: no grey or repeated picture stands in for a damaged one. Two faults leave no trace:
-bytes changed inside a frame of a codec without checksums may decode to a wrong picture, and a
-Matroska file that was written to a pipe, so that its size is not in its header, can be cut off between
-two frames.
+bytes changed inside a frame may decode to a wrong picture, and where a container does not say how long
+it is (MPEG-PS and TS, Y4M, GIF, FLV, and Matroska that was written to a pipe), the file can be cut off
+between two frames.
 """
 
 from __future__ import annotations
