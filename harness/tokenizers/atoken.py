@@ -108,7 +108,8 @@ class ATokenVideoAdapter(ATokenAdapter, VideoTokenizer):
             return super().borders(shape)
         patch = self._model.config.patch
         rows, columns, overlap = space.in_patches(patch)
-        tiles = spots((shape.height // patch[1], shape.width // patch[2]), (rows, columns), overlap)
+        grid = -(-shape.height // patch[1]), -(-shape.width // patch[2])
+        tiles = spots(grid, (rows, columns), overlap)
         return _middles([tile.rows for tile in tiles], patch[1]), _middles([tile.columns for tile in tiles], patch[2])
 
     def encode_clip(

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import scipy.fft
+import scipy.linalg
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -69,15 +71,28 @@ class Moments:
         self._second += patches.T @ patches
         self.count += len(patches)
 
-    def basis(self, components: int, dct: Tensor, *, images: int, content_sha256: str, clips: int = 0) -> Basis:
-        """The principal components, and the energy of each row of the orthonormal float64 matrix `dct`."""
-        mean, second = self._total / self.count, self._second / self.count
-        rows = torch.linalg.eigh(second - torch.outer(mean, mean)).eigenvectors.T.flip(0)[:components]
+    @property
+    def mean(self) -> Tensor:
+        """float64 ``[channels]``."""
+        return self._total / self.count
+
+    def basis(
+        self, components: int, axes: tuple[int, ...], *, images: int, content_sha256: str, clips: int = 0
+    ) -> Basis:
+        """The principal components, and the energy of each DCT coefficient of patches of shape `axes`."""
+        mean, second = self.mean, self._second / self.count
+        # Only the components that are wanted: four times as fast as all of them.
+        channels = len(mean)
+        covariance = (second - torch.outer(mean, mean)).numpy()
+        found = scipy.linalg.eigh(covariance, subset_by_index=(channels - components, channels - 1))[1]
+        rows = torch.from_numpy(found.T[::-1].copy())
         rows = rows * rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
+        # The transform of both sides of the second moments: that of the coefficients, their energies its diagonal.
+        spectrum = scipy.fft.dctn(second.numpy().reshape(axes + axes), norm="ortho").reshape(channels, channels)
         return Basis(
             mean=mean.float(),
             components=rows.float(),
-            dct_energy=((dct @ second) * dct).sum(1).float(),
+            dct_energy=torch.from_numpy(spectrum.diagonal().copy()).float(),
             images=images,
             patches=self.count,
             content_sha256=content_sha256,
@@ -137,7 +152,7 @@ def fit(folder: Path, components: int) -> Basis:
             f"{folder}: {images} images hold {moments.count} whole 16x16 patches, too few for {components} components; "
             "add photographs"
         )
-    return moments.basis(components, dct_matrix(), images=images, content_sha256=content.hexdigest())
+    return moments.basis(components, (PATCH, PATCH, 3), images=images, content_sha256=content.hexdigest())
 
 
 def photographs(folder: Path) -> Iterator[tuple[Tensor, str]]:

@@ -85,36 +85,59 @@ def dct_matrix() -> Tensor:
     return torch.einsum("st,ux,vy,cd->suvctxyd", time, space, space, colour).reshape(CHANNELS, CHANNELS)
 
 
-def fit(material: Material, components: int) -> Basis:
-    """Fit on clips and photographs; remainders beyond whole patches are left out.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Collected:
+    """Moments of a `Material`, how many clips and photographs they are of, and the hash of their hashes."""
+
+    moments: Moments
+    clips: int
+    images: int
+    content_sha256: str
+
+
+def collect(material: Material) -> Collected:
+    """Read everything; remainders beyond whole patches are left out.
 
     Raises:
-        BenchError: a clip or photograph that cannot be read, or fewer patches than components.
+        BenchError: a clip or photograph that cannot be read.
     """
-    moments, hashes = Moments(CHANNELS), []
-    clips = images = 0
+    moments = Moments(CHANNELS)
+    clips: list[str] = []
+    photos: list[str] = []
     try:
         for clip in _clips(material.clips):
-            hashes.append(clip.sha256)
-            clips += 1
+            clips.append(clip.sha256)
             for halved in (False, True) if material.halved else (False,):
-                chosen = _chosen(_groups(clip, halved), torch.Generator().manual_seed(material.seed + clips))
-                _add(moments, map(torch.from_numpy, chosen))
+                random = torch.Generator().manual_seed(material.seed + len(clips))
+                _add(moments, map(torch.from_numpy, _chosen(_groups(clip, halved), random)))
     except SampleError as error:
         raise BenchError(f"{error}; mend or remove it, a basis of fewer clips is another one") from None
     if material.photos is not None:
-        seen: list[str] = []
-        _add(moments, _moving(material.photos, material.seed, seen))
-        hashes += seen
-        images = len(seen)
-    if moments.count < components:
+        _add(moments, _moving(material.photos, material.seed, photos))
+    content = hashlib.sha256(bytes.fromhex("".join(clips + photos))).hexdigest()
+    return Collected(moments=moments, clips=len(clips), images=len(photos), content_sha256=content)
+
+
+def fit(material: Material, components: int) -> Basis:
+    """Fit on clips and photographs.
+
+    Raises:
+        BenchError: as `collect`, or fewer patches than components.
+    """
+    found = collect(material)
+    if found.moments.count < components:
         where = ", ".join(map(str, material.clips))
         raise BenchError(
-            f"{where}: {clips} clips hold {moments.count} whole 4x16x16 patches, too few for {components} components; "
-            "add clips"
+            f"{where}: {found.clips} clips hold {found.moments.count} whole 4x16x16 patches, too few for {components} "
+            "components; add clips"
         )
-    content = hashlib.sha256(bytes.fromhex("".join(hashes))).hexdigest()
-    return moments.basis(components, dct_matrix(), images=images, clips=clips, content_sha256=content)
+    return found.moments.basis(
+        components,
+        (FRAMES, PATCH, PATCH, 3),
+        images=found.images,
+        clips=found.clips,
+        content_sha256=found.content_sha256,
+    )
 
 
 def _add(moments: Moments, patches: Iterable[Tensor]) -> None:

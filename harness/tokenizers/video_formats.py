@@ -1,29 +1,32 @@
 """H.264 and AV1 as streams through PyAV: frames in, packets out, frames back, with a bounded look-ahead.
 
-Frames are stored as 8-bit 4:2:0 in BT.709, limited range, and the stream says so. swscale converts both ways
-with accurate rounding and full chroma interpolation. What is counted is what the decoder needs: packets with
-their headers (parameter sets, sequence headers), without a container and without the message in which x264
-writes its own name and options into every stream (about 5,500 bit, more than many a short clip).
+Frames are stored as 8-bit 4:2:0 in BT.709, limited range, and the stream says so. libswscale converts both ways
+with accurate rounding and bicubic chroma, back to RGB as `atoken.video` reads any clip. What is counted is what the
+decoder needs: packets with their headers (parameter sets, sequence headers), without a container and without the
+message in which x264 writes its own name and options into every stream (about 5,500 bit, more than many a short
+clip).
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from atoken.errors import InputError
+from atoken.video.colour import RgbConverter
 from harness.data.base import ClipShape
 from harness.errors import BenchError
 
-# Bicubic (4), and from swscale.h: FULL_CHR_H_INT, FULL_CHR_H_INP, ACCURATE_RND, BITEXACT.
-SWSCALE = 4 | 0x2000 | 0x4000 | 0x40000 | 0x80000
+# libswscale's bicubic, full chroma input, accurate rounding and bit-exactness.
+SWSCALE = 0x4 | 0x4000 | 0x40000 | 0x80000
 BT709, LIMITED, FULL = 1, 1, 2  # as av.video.reformatter.Colorspace and ColorRange number them
 # Of both encoders; SVT-AV1 goes wrong silently beyond 65,536.
 LONGEST_SIDE = 16384
@@ -66,7 +69,7 @@ class VideoFormat:
         context = self._context(shape, crf)
         convert = _converter()
         for index, pixels in enumerate(frames):
-            frame = convert(_frame(self._padded(pixels)), "yuv420p", FULL, LIMITED)
+            frame = convert(self._padded(pixels))
             frame.pts = index
             yield from map(self._stripped, context.encode(frame))
         yield from map(self._stripped, context.encode(None))
@@ -78,19 +81,17 @@ class VideoFormat:
         # One thread: a second one only delays the frames by one more.
         context: Any = av.CodecContext.create(self.decoder, "r")
         context.thread_count = 1
-        convert = _converter()
-        for data in packets:
-            for frame in context.decode(av.Packet(data)):
-                yield _cropped(convert(frame, "rgb24", LIMITED, FULL), shape)
-        for frame in context.decode(None):
-            yield _cropped(convert(frame, "rgb24", LIMITED, FULL), shape)
+        convert = RgbConverter("accurate", self.title)
+        for packet in chain(map(av.Packet, packets), (None,)):
+            for frame in context.decode(packet):
+                yield convert(frame)[: shape.height, : shape.width]
 
     def settings(self) -> dict[str, Any]:
         """For the card. The encoder's version is part of it: another one writes other streams."""
         return {
             "encoder": _version(self),
             "options": dict(self.options),
-            "pixels": "8-bit 4:2:0, BT.709, limited range; swscale, bicubic, accurate rounding",
+            "pixels": "8-bit 4:2:0, BT.709, limited range; libswscale, bicubic, accurate rounding",
             "padding": f"by repetition to even sides, at least {self.smallest_side}",
             "rate": "packets with their headers; no container, no message with the encoder's name",
         }
@@ -175,7 +176,7 @@ def _version(form: VideoFormat) -> str:
     import av
 
     context = form._context(ClipShape(height=64, width=64, rate=Fraction(24)), form.crfs[0])
-    frame = _converter()(_frame(np.zeros((64, 64, 3), np.uint8)), "yuv420p", FULL, LIMITED)
+    frame = _converter()(np.zeros((64, 64, 3), np.uint8))
     frame.pts = 0
     data = b"".join(map(bytes, [*context.encode(frame), *context.encode(None)]))
     build = re.search(rb"x264 - (core \d+)", data)
@@ -184,34 +185,23 @@ def _version(form: VideoFormat) -> str:
     return f"{named}, PyAV {av.__version__}, libavcodec {libavcodec}"
 
 
-def _frame(pixels: np.ndarray) -> Any:
+def _converter() -> Callable[[np.ndarray], Any]:
+    """Makes a frame in BT.709 of uint8 RGB ``[H, W, 3]``; keeps libswscale's tables from frame to frame."""
     import av
-
-    return av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-
-
-def _converter() -> Any:
-    """`convert(frame, format, range_in, range_out)` by BT.709; keeps its swscale context from frame to frame."""
     from av.video.reformatter import VideoReformatter
 
     reformatter = VideoReformatter()
 
-    def convert(frame: Any, pixel_format: str, range_in: int, range_out: int) -> Any:
+    def convert(pixels: np.ndarray) -> Any:
         converted = reformatter.reformat(
-            frame,
-            format=pixel_format,
-            src_colorspace=BT709,
+            av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24"),
+            format="yuv420p",
             dst_colorspace=BT709,
-            src_color_range=range_in,
-            dst_color_range=range_out,
+            src_color_range=FULL,
+            dst_color_range=LIMITED,
             interpolation=SWSCALE,
         )
-        converted.colorspace, converted.color_range = BT709, range_out
+        converted.colorspace, converted.color_range = BT709, LIMITED
         return converted
 
     return convert
-
-
-def _cropped(frame: Any, shape: ClipShape) -> np.ndarray:
-    pixels: np.ndarray = frame.to_ndarray()
-    return pixels[: shape.height, : shape.width]

@@ -169,7 +169,7 @@ def test_nothing_but_x264s_message_about_itself_is_left_out(moving: np.ndarray) 
     convert = video_formats._converter()
     whole: list[bytes] = []
     for index, pixels in enumerate(moving):
-        frame = convert(video_formats._frame(pixels), "yuv420p", 2, 1)
+        frame = convert(pixels)
         frame.pts = index
         whole += map(bytes, context.encode(frame))
     whole += map(bytes, context.encode(None))
