@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -34,10 +34,11 @@ def psnr(reference: Tensor, reconstruction: Tensor) -> np.ndarray:
     return decibels(squared_errors(reference, reconstruction), reference[0].numel())
 
 
-def squared_errors(reference: Tensor, reconstruction: Tensor) -> np.ndarray:
-    """Sum of the squared differences of each image, exact: float64 ``[N]``, whole numbers."""
+def squared_errors(reference: Iterable[Tensor], reconstruction: Iterable[Tensor]) -> np.ndarray:
+    """Sum of the squared differences of each image ``[3, H, W]``: float64 ``[N]``; of uint8 exact, whole numbers."""
     pieces = [list(chunks(*pair)) for pair in zip(reference, reconstruction, strict=True)]
-    sums = on_threads(lambda pair: _squared_error(*pair), chain.from_iterable(pieces), reference.device)
+    device = pieces[0][0][0].device
+    sums = on_threads(lambda pair: _squared_error(*pair), chain.from_iterable(pieces), device)
     return np.asarray(torch.stack(sums).view(len(pieces), -1).sum(dim=1).cpu().numpy(), dtype=np.float64)
 
 
@@ -49,7 +50,7 @@ def decibels(squared_error: np.ndarray, count: int) -> np.ndarray:
 
 def _squared_error(x: Tensor, y: Tensor) -> Tensor:
     # Whole numbers below 2^53 in float64 add up exactly in any order.
-    return x.to(torch.float32).sub_(y).square_().sum(dtype=torch.float64)
+    return (x.to(torch.float32) - y).square_().sum(dtype=torch.float64)
 
 
 class Psnr(ColumnMetric):

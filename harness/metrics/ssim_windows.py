@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.metrics.strips import chunks, on_threads, strips
+from harness.metrics.psnr import squared_errors
+from harness.metrics.strips import on_threads, strips
 
 Pair = tuple[Tensor, Tensor]
 
@@ -96,18 +97,13 @@ def _gaussian(pairs: Sequence[Pair], scale: Scale) -> list[Tensor]:
     weights = (bell / bell.sum()).tolist()
     # float32 rounds a filtered square to some 1e-7 of it, and the result to that over C2 = 58: below 1e-5 only
     # while the squared error is moderate (20 dB).
-    kinds = [torch.float64 if _mean_square(*pair) > 650 else torch.float32 for pair in pairs]
+    errors = squared_errors(*zip(*pairs, strict=True)) / pairs[0][0].numel()
+    kinds = [torch.float64 if error > 650 else torch.float32 for error in errors]
 
     def rows(job: Job) -> Tensor:
         return _gaussian_rows(job, kinds[job.index], weights, scale)
 
     return _means(rows, pairs, 0)
-
-
-@torch.inference_mode()
-def _mean_square(x: Tensor, y: Tensor) -> float:
-    sums = [(a.to(torch.float32) - b).square_().sum(dtype=torch.float64) for a, b in chunks(x, y)]
-    return float(torch.stack(sums).sum()) / x.numel()
 
 
 @torch.inference_mode()
