@@ -20,7 +20,7 @@ from harness.errors import BenchError
 from harness.golden_parts import quantized
 from harness.golden_sheet import Case, Produced, Tolerance
 
-__all__ = ["CACHED", "cached_no_target", "config_of", "items_of", "model_of", "network", "pixels_of"]
+__all__ = ["CACHED", "StoredWeights", "cached_no_target", "config_of", "items_of", "model_of", "network", "pixels_of"]
 
 # What this library always does; a file that asks for anything else cannot be reproduced.
 _FIXED = {
@@ -67,7 +67,8 @@ def config_of(header: Mapping[str, Any]) -> ATokenConfig:
         **halves,
         latent_channels=arch["latent_channels"],
         patch=tuple(arch["patch_size"]),
-        tile_frames=header["num_sample_frames_batch_size"],
+        # Files of 3D objects do not tell it: an object has one time step.
+        tile_frames=16 if "gs_cfg" in header else header["num_sample_frames_batch_size"],
         quantizer=_fsq(arch) if arch.get("use_quantizer") else None,
     )
     for key in ("in_channels", "out_channels"):
@@ -122,12 +123,13 @@ def network(case: Case, device: torch.device, dtype: torch.dtype, tolerance: Tol
     return produced
 
 
-class _StoredWeights:
+class StoredWeights:
     """A golden file's weights, in the form in which the library loads any checkpoint."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, prefix: str = "weights/") -> None:
+        """Those whose key starts with `prefix`, by the rest of their key."""
         self.path = Path(case.name)
-        self._tensors = case.under("weights/")
+        self._tensors = case.under(prefix)
         self.shapes = {key: tuple(value.shape) for key, value in self._tensors.items()}
 
     def read(self, key: str) -> Tensor:
@@ -139,7 +141,7 @@ def model_of(case: Case, device: torch.device, dtype: torch.dtype) -> AToken:
     """The case's own network, strictly loaded, in evaluation mode."""
     with torch.device("meta"):
         model = AToken(config_of(case.header))
-    load_into(model, _StoredWeights(case), device=device, dtype=dtype)
+    load_into(model, StoredWeights(case), device=device, dtype=dtype)
     return model.eval()
 
 
@@ -148,7 +150,7 @@ def items_of(case: Case) -> list[Tensor]:
     items = []
     for task, raw in zip(case.header["task_types"], case.under("in/raw_").values(), strict=True):
         if "3D" in task:
-            raise BenchError(f"task type {task!r} is not built yet")
+            raise BenchError(f"task type {task!r} among images and videos; 3D cases have a gs_cfg and one object")
         is_image = "image" in task
         clip = raw if raw.ndim == 4 else raw[None]
         items.append((clip[0] if is_image and len(clip) == 1 else clip).float())

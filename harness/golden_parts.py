@@ -12,6 +12,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from atoken.assets.gaussian_decoder import voxel_positions
 from atoken.config import FSQConfig
 from atoken.patches import pack_pixels
 from atoken.positions import LearnedPositions, rotary_frequencies, rotary_table, rotate
@@ -43,7 +44,7 @@ def rope(case: Case, device: torch.device) -> Produced:
 
 
 def positions(case: Case, device: torch.device) -> Produced:
-    """The learned table resized to each item's grid; `ape_*` belongs to the Gaussian decoder."""
+    """The learned table resized to each item's grid; `ape_*` are the Gaussian decoder's sines and cosines."""
     table = case.tensors["weights/position_embedding.weight"]
     embedder = LearnedPositions(table.shape[1])
     embedder.load_state_dict({"position_embedding.weight": table.float()})
@@ -55,7 +56,8 @@ def positions(case: Case, device: torch.device) -> Produced:
             with torch.no_grad():
                 produced.values[f"{name}/embedding"] = embedder(plan_tiles(_items(coords.to(device)), steps=1))
         else:
-            produced.not_built[f"{name}/embedding"] = "sin/cos positions of the Gaussian decoder"
+            width = case.tensors[f"out/{name}/embedding"].shape[1]
+            produced.values[f"{name}/embedding"] = voxel_positions(coords.to(device), width)
     return produced
 
 

@@ -21,8 +21,7 @@ LIMIT_BYTES = 6_000_000
 
 def test_the_shipped_cases_pass() -> None:
     rows = run_golden(None)
-    assert {row.verdict for row in rows} == {"ok", "not built yet"}
-    assert {row.output for row in rows if row.verdict == "not built yet"} == {"ape_96/embedding", "ape_100/embedding"}
+    assert {row.verdict for row in rows} == {"ok"}
     assert {row.case for row in rows} == {path.stem for path in SHIPPED.glob("*.safetensors")}
 
 
@@ -34,8 +33,8 @@ def test_every_reference_case_passes(shared: Path) -> None:
     rows = run_golden(shared / "reference" / "golden")
     assert not [row for row in rows if row.verdict == "FAIL"]
     built = {row.case.split("_")[0] for row in rows if row.verdict == "ok"}
-    assert built == {"a1", "a", "b", "c", "de", "f", "g", "i", "j", "k", "l"}
-    assert {row.case for row in rows if row.verdict == "not built yet"} == {"h_3d", "n_multiview", "j_pos"}
+    assert built == {"a1", "a", "b", "c", "de", "f", "g", "h", "i", "j", "k", "l"}
+    assert {row.case for row in rows if row.verdict == "not built yet"} == {"n_multiview"}
     # Not judged, and only here: an item ends before another's last window.
     assert [(row.case, row.output) for row in rows if row.verdict == "no target"] == [
         ("f_mixed", "kv4_stride4/rec_feats"),
