@@ -45,13 +45,13 @@ def render(
         kernel: variance in square pixels that the 2D filter adds; 0 for none.
 
     Returns:
-        [height, width, 4] in the dtype of `gaussians` (float32 where compiled code draws): red, green and blue
-        times alpha (premultiplied), and alpha in 0 to 1. Colours may pass 1 as in 3DGS: see `Gaussians.colours`.
-        `over` lays it over a background.
+        [height, width, 4] in the dtype of `gaussians` (float32 where compiled code or gsplat draws): red, green and
+        blue times alpha (premultiplied), and alpha in 0 to 1. Colours may pass 1 as in 3DGS: see
+        `Gaussians.colours`. `over` lays it over a background.
 
     Raises:
         InputError: NaN or infinite Gaussians (the part is named), a size, plane or kernel out of range, skewed
-            intrinsics, or CUDA without gsplat.
+            intrinsics, half precision, or CUDA without gsplat.
     """
     if height < 1 or width < 1:
         raise InputError(f"a picture has at least one pixel, not {height}x{width}")
@@ -59,6 +59,8 @@ def render(
         raise InputError(f"near and far must satisfy 0 < near < far, got {near} and {far}")
     if not 0 <= kernel < math.inf:
         raise InputError(f"kernel must be 0 or a positive variance in square pixels, got {kernel}")
+    if gaussians.means.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"Gaussians are drawn in float32 or float64, not {gaussians.means.dtype}; use .to(dtype=...)")
     (fx, skew, _), (skew_y, fy, _), bottom = camera.intrinsics.tolist()
     if skew or skew_y or bottom != [0, 0, 1] or fx <= 0 or fy <= 0:
         raise InputError(

@@ -6,8 +6,10 @@ its own only, and every pixel is one thread's work from front to back, so the nu
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from math import exp, log, sqrt
+from typing import ParamSpec
 
 import numpy as np
 import torch
@@ -17,10 +19,11 @@ from torch import Tensor
 from atoken.assets.splat_projection import ALPHA_CUT, TILE, Projected
 from atoken.assets.splat_torch import LARGEST_ALPHA, LEAST_LIGHT
 
-__all__ = ["blend"]
+__all__ = ["blend", "compiled"]
 
-_SLACK = np.float32(1e-3)
-"""By how much the quick test lets exponents pass that the exact test then looks at."""
+P = ParamSpec("P")
+Rules = tuple[int, np.float32, np.float32, np.float32]
+"""Side of a tile, the cut of alpha, the largest alpha and the least light."""
 
 
 def blend(projected: Projected[np.ndarray], height: int, width: int) -> Tensor:
@@ -31,16 +34,28 @@ def blend(projected: Projected[np.ndarray], height: int, width: int) -> Tensor:
     picture = np.zeros((height, width, 4), np.float32)
     columns = (projected.centres, projected.conics, projected.opacities[:, None], projected.colours)
     splats = np.concatenate(columns, axis=1)
+    # Arguments, not globals: compiled code is kept between runs, and only this file's changes make it void.
+    rules = (TILE, np.float32(ALPHA_CUT), np.float32(LARGEST_ALPHA), np.float32(LEAST_LIGHT))
     with ThreadPoolExecutor(torch.get_num_threads()) as threads:
         # list: an exception in a thread shall not be lost.
-        list(threads.map(lambda row: _band(splats, projected.tiles, row, picture), range(-(-height // TILE))))
+        list(threads.map(lambda row: _band(splats, projected.tiles, row, rules, picture), range(-(-height // TILE))))
     return torch.from_numpy(picture)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _band(splats: np.ndarray, tiles: np.ndarray, row: int, picture: np.ndarray) -> None:
+def compiled(function: Callable[P, None]) -> Callable[P, None]:
+    """Compile at the first call, and keep the result for other processes where there is a place to write."""
+    try:
+        return njit(nogil=True, error_model="numpy", cache=True)(function)
+    except RuntimeError:
+        # Neither beside this file nor in the user's folder: every process compiles for itself, some seconds.
+        return njit(nogil=True, error_model="numpy")(function)
+
+
+@compiled
+def _band(splats: np.ndarray, tiles: np.ndarray, row: int, rules: Rules, picture: np.ndarray) -> None:
     """Draw the tiles of one row of tiles."""
-    across = (picture.shape[1] + TILE - 1) // TILE
+    side = rules[0]
+    across = (picture.shape[1] + side - 1) // side
     # Lists of the Gaussians of each tile, one list after another, each still nearest first.
     starts = np.zeros(across + 1, np.int64)
     for i in range(len(tiles)):
@@ -57,24 +72,24 @@ def _band(splats: np.ndarray, tiles: np.ndarray, row: int, picture: np.ndarray) 
                 members[ends[column]] = i
                 ends[column] += 1
     for column in range(across):
-        _tile(splats, members[starts[column] : ends[column]], row, column, picture)
+        _tile(splats, members[starts[column] : ends[column]], (row, column), rules, picture)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def _tile(splats: np.ndarray, members: np.ndarray, tile_row: int, tile_column: int, picture: np.ndarray) -> None:
+@compiled
+def _tile(splats: np.ndarray, members: np.ndarray, place: tuple[int, int], rules: Rules, picture: np.ndarray) -> None:
     """Draw one tile, Gaussian by Gaussian, nearest first."""
-    top, bottom = tile_row * TILE, min((tile_row + 1) * TILE, picture.shape[0])
-    left, right = tile_column * TILE, min((tile_column + 1) * TILE, picture.shape[1])
+    side, cut, largest, least = rules
+    top, bottom = place[0] * side, min((place[0] + 1) * side, picture.shape[0])
+    left, right = place[1] * side, min((place[1] + 1) * side, picture.shape[1])
     # Constants of another width would make all the arithmetic 64-bit.
-    cut, largest, least = np.float32(ALPHA_CUT), np.float32(LARGEST_ALPHA), np.float32(LEAST_LIGHT)
-    zero, half, one, two = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2)
-    light = np.ones((TILE, TILE), np.float32)
-    done = np.zeros((TILE, TILE), np.bool_)
+    zero, half, one, two, slack = np.float32(0), np.float32(0.5), np.float32(1), np.float32(2), np.float32(1e-3)
+    light = np.ones((side, side), np.float32)
+    done = np.zeros((side, side), np.bool_)
     todo = (bottom - top) * (right - left)
     for i in members:
         x, y, a, b, c, opacity, red, green, blue = splats[i]
-        # Exponents below this are under the cut.
-        lowest = np.float32(log(cut / opacity)) - _SLACK
+        # Exponents below this are under the cut; a little less, for the exact test shall decide.
+        lowest = np.float32(log(cut / opacity)) - slack
         for row in range(top, bottom):
             dy = y - np.float32(row)
             # Where a dx^2 + 2 b dx dy + c dy^2 <= -2 lowest: an interval around its middle.

@@ -347,6 +347,20 @@ def test_bad_arguments_are_told(given_: dict[str, object], said: str) -> None:
         render(scattered(1), **arguments | given_)  # type: ignore[arg-type]
 
 
+def test_half_precision_is_refused() -> None:
+    with pytest.raises(InputError, match=r"float32 or float64, not torch\.bfloat16"):
+        render(scattered(3, dtype=torch.bfloat16), SOUTH, 8, 8)
+
+
+def test_compiled_code_runs_where_it_cannot_be_kept() -> None:
+    # numba looks for a place to keep code beside the source file, and this function has none.
+    place: dict[str, Callable[[np.ndarray], None]] = {}
+    exec("def double(values):\n    values *= 2", place)
+    values = np.ones(3, np.float32)
+    splat_numba.compiled(place["double"])(values)
+    assert values.tolist() == [2, 2, 2]
+
+
 def test_over_a_background() -> None:
     picture = torch.tensor([[[0.2, 0.1, 0.0, 0.5], [0.0, 0.0, 0.0, 0.0]]])
     np.testing.assert_allclose(over(picture, (1, 0.5, 0)), [[[0.7, 0.35, 0.0], [1, 0.5, 0]]], rtol=1e-6)
