@@ -109,6 +109,15 @@ def test_a_model_of_ones_own_called_so_c_is_not_the_papers(tmp_path: Path) -> No
     assert create(str(tmp_path), device="cpu", dtype="float32").card.paper_row is None
 
 
+@pytest.mark.parametrize("name", ["so-c", "so-d"])
+def test_published_video_models_are_in_table_6(name: str) -> None:
+    table = paper.load("table06")
+    (row,) = (row for row in table.rows if row.key == PUBLISHED[name].row)
+    values = dict(zip([column.header for column in table.columns], row.values, strict=True))
+    assert values["Comp. Ratio"] == str(PUBLISHED[name].compression)
+    assert values["Latent Size"] == str(PRESETS[name].latent_channels)
+
+
 def test_errors(tmp_path: Path, folder: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere\.safetensors"):
         create(str(tmp_path / "nowhere.safetensors"), device="cpu", dtype="float32")
