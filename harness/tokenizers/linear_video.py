@@ -4,7 +4,7 @@
 components, both of the patches that `harness.tokenizers.fit_pca3d` tells of; see `harness.tokenizers.linear` for
 why the DCT's choice is one for all patches. Both compute in float32 whatever the run's dtype.
 
-Four frames are held at a time: at 1920x1080 some 0.4 GB with the patches before and after.
+Four frames are held at a time: at 1920x1080 some 0.6 GB with the patches before and after.
 """
 
 from __future__ import annotations
