@@ -22,7 +22,7 @@ __all__ = ["read"]
 _READ = ("KHR_texture_transform", "KHR_mesh_quantization", "EXT_texture_webp", "KHR_texture_basisu", "KHR_materials_",
          "KHR_lights_punctual", "KHR_animation_pointer", "KHR_xmp")  # fmt: skip
 _DEEPEST = 1000
-_MOST_NODES = 1_000_000
+_MOST_NODES = 200_000
 _FLOAT = 5126
 
 

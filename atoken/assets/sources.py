@@ -132,8 +132,9 @@ def _zip_asset(path: Path, inner: Path, suffixes: tuple[str, ...]) -> AssetFile:
             chosen = models[0]
         if chosen not in models:
             some = ", ".join(models[:3]) + (", ..." if len(models) > 3 else "")
-            found = f"holds {len(models)} models ({some}); name one as {path}/NAME" if models else "holds no model"
-            raise AssetError(f"{path}: {found}")
+            lacks = f"has no model {chosen} and " if chosen != "." else ""
+            found = f"{lacks}holds {len(models)} models ({some}); name one as {path}/NAME"
+            raise AssetError(f"{path}: {found if models else 'holds no model'}")
         data = _read_member(archive, path, chosen)
     return AssetFile(f"{path}/{chosen}", data, ZipSource(path, PurePosixPath(chosen).parent))
 
