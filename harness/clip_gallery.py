@@ -58,25 +58,30 @@ def write_clip(
         BenchError: the folder cannot be written.
         ValueError: no frames.
     """
+    make_folder(folder)
     encoder: _Encoder | None = None
     poster: np.ndarray
     worst, poster_frame, shown = -1.0, 0, 0
-    for original, reconstruction in islice(frames, MOST_FRAMES):
-        panels = _Panels(*original.shape[:2])
-        difference = np.maximum(original, reconstruction) - np.minimum(original, reconstruction)
-        picture = panels.compose(original, reconstruction, difference)
+    try:
+        for original, reconstruction in islice(frames, MOST_FRAMES):
+            panels = _Panels(*original.shape[:2])
+            difference = np.maximum(original, reconstruction) - np.minimum(original, reconstruction)
+            picture = panels.compose(original, reconstruction, difference)
+            if encoder is None:
+                encoder = _Encoder(picture.shape[0], picture.shape[1], rate)
+            encoder.write(picture)
+            flat = difference.ravel().astype(np.float32)
+            error = float(flat @ flat)
+            if error > worst:
+                worst, poster, poster_frame = error, picture, shown
+            shown += 1
         if encoder is None:
-            encoder = _Encoder(picture.shape[0], picture.shape[1], rate)
-        encoder.write(picture)
-        flat = difference.ravel().astype(np.float32)
-        error = float(flat @ flat)
-        if error > worst:
-            worst, poster, poster_frame = error, picture, shown
-        shown += 1
-    if encoder is None:
-        raise ValueError(f"{stem}: no frames to show")
-    make_folder(folder)
-    write_atomically(folder / f"{stem}.webm", encoder.finish())
+            raise ValueError(f"{stem}: no frames to show")
+        video = encoder.finish()
+    finally:
+        if encoder is not None:
+            encoder.close()
+    write_atomically(folder / f"{stem}.webm", video)
     data = io.BytesIO()
     Image.fromarray(poster).save(data, "PNG", compress_level=6)
     write_atomically(folder / f"{stem}.png", data.getvalue())
@@ -176,3 +181,7 @@ class _Encoder:
         self._container.mux(self._stream.encode(None))
         self._container.close()
         return self._data.getvalue()
+
+    def close(self) -> None:
+        """Let go of the file. One that is left open takes the process with it when it is collected."""
+        self._container.close()
