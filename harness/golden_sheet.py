@@ -21,7 +21,7 @@ from harness.errors import BenchError
 
 __all__ = ["TOLERANCES", "Case", "Produced", "Row", "Tolerance", "Verdict", "compare", "read_case"]
 
-Verdict = Literal["ok", "FAIL", "not built yet", "no target"]
+Verdict = Literal["ok", "FAIL", "no target"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,13 +95,11 @@ class Produced:
         values: by output key. Integer tensors must agree exactly.
         certain: by output key, mask of the values that rounding cannot turn over; all if not given.
         no_target: by output key, why the stored values are not to be reached.
-        not_built: by output key, what this install cannot compute yet.
     """
 
     values: dict[str, Tensor] = field(default_factory=dict)
     certain: dict[str, Tensor] = field(default_factory=dict)
     no_target: dict[str, str] = field(default_factory=dict)
-    not_built: dict[str, str] = field(default_factory=dict)
 
 
 def read_case(path: Path) -> Case:
@@ -125,8 +123,6 @@ def compare(case: Case, produced: Produced, tolerance: Tolerance) -> list[Row]:
 
 
 def _row(case: str, key: str, wanted: Tensor, produced: Produced, tolerance: Tolerance) -> Row:
-    if key in produced.not_built:
-        return Row(case=case, output=key, verdict="not built yet", note=produced.not_built[key])
     if key not in produced.values:
         return Row(case=case, output=key, verdict="FAIL", note="this install knows no such output")
     got = produced.values[key].detach().cpu()

@@ -9,10 +9,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from atoken import attention, positions, quantizer, streaming, transformer
+from atoken.assets.cameras import camera_from_opengl
+from atoken.assets.voxels import occupied_by_points, unprojected
 from atoken.config import ATokenConfig
 from atoken.pooling import PoolingHead
 from atoken.tiles import plan_raster
 from atoken.transformer import Block, HeadNorm
+from harness import golden_views
 from harness.errors import BenchError
 from harness.golden import SHIPPED, Row, audit_golden, run_golden
 
@@ -33,8 +36,7 @@ def test_every_reference_case_passes(shared: Path) -> None:
     rows = run_golden(shared / "reference" / "golden")
     assert not [row for row in rows if row.verdict == "FAIL"]
     built = {row.case.split("_")[0] for row in rows if row.verdict == "ok"}
-    assert built == {"a1", "a", "b", "c", "de", "f", "g", "h", "i", "j", "k", "l"}
-    assert {row.case for row in rows if row.verdict == "not built yet"} == {"n_multiview"}
+    assert built == {"a1", "a", "b", "c", "de", "f", "g", "h", "i", "j", "k", "l", "n"}
     # Not judged, and only here: an item ends before another's last window.
     assert [(row.case, row.output) for row in rows if row.verdict == "no target"] == [
         ("f_mixed", "kv4_stride4/rec_feats"),
@@ -149,6 +151,37 @@ def test_the_shipped_cases_catch_a_wrong_formula(name: str, monkeypatch: pytest.
     failed = failing(SHIPPED)
     assert failed
     assert all("schema" not in row.note for row in failed)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "outputs"),
+    [
+        (
+            "unprojected",
+            lambda depth, cameras, corner: unprojected(depth, cameras),
+            {"surface_points_first256", "coords"},
+        ),
+        ("occupied_by_points", lambda points, n: occupied_by_points(points * 1.01, n), {"coords"}),
+        ("camera_from_opengl", lambda matrix, fov: camera_from_opengl(matrix, fov * 1.001), {"intrinsics"}),
+        ("PATCH", 32, {"view_row_col"}),
+    ],
+)
+def test_the_shipped_case_of_views_catches_a_wrong_formula(
+    name: str, wrong: object, outputs: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "n.safetensors").write_bytes((SHIPPED / "n_multiview.safetensors").read_bytes())
+    monkeypatch.setattr(golden_views, name, wrong)
+    assert outputs <= {row.output for row in failing(tmp_path)}
+
+
+def test_views_in_another_paint_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "n.safetensors"
+    with safe_open(SHIPPED / "n_multiview.safetensors", "pt") as file:
+        header, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, header | {"image_formula": "row + col"})
+    (row,) = run_golden(tmp_path)
+    assert row.verdict == "FAIL"
+    assert "painted" in row.note
 
 
 def test_a_gain_of_one_in_ten_thousand_fails(part: Path, monkeypatch: pytest.MonkeyPatch) -> None:
