@@ -14,12 +14,13 @@ from torch import Tensor
 
 from harness.data.base import ClipShape, SampleError
 from harness.data.prepare import to_unit_range
+from harness.errors import BenchError
 from harness.plan import sample_seed
 from harness.tokenizers import frames as frames_module
 from harness.tokenizers.base import Encoded, LatentMode, Tokenizer, TokenizerCard
 from harness.tokenizers.clip_blocks import first_frames, regrouped
 from harness.tokenizers.codecs import create_jpeg
-from harness.tokenizers.frames import FrameByFrame
+from harness.tokenizers.frames import FrameByFrame, create
 from harness.tokenizers.linear import create_pca
 from harness.tokenizers.specimens import clip
 from harness.tokenizers.video import EncodedPart
@@ -181,3 +182,16 @@ def test_first_frames_reads_no_further_and_closes() -> None:
 
     assert [int(frame.max()) for frame in first_frames(source, 4)] == [0, 0, 0, 1]
     assert log == ["block 0", "block 1", "closed"]
+
+
+def test_any_image_row_by_its_specification() -> None:
+    tokenizer = create("jpeg:40", device="cpu", dtype="float32")
+    assert tokenizer.card.name == "jpeg-40-frames"
+    inner = FrameByFrame(create_jpeg("40", device="cpu", dtype="float32"))
+    assert torch.equal(through(tokenizer, frames_of(3))[0], through(inner, frames_of(3))[0])
+    both = create("atoken:atoken-nano", device="cpu", dtype="float32")
+    assert (both.card.compression, both.card.tile) == ((1, 16, 16), (1, None, None))
+    with pytest.raises(BenchError, match="frames needs a tokenizer"):
+        create(None, device="cpu", dtype="float32")
+    with pytest.raises(BenchError, match="frames:h264:30: h264-crf30 takes no images"):
+        create("h264:30", device="cpu", dtype="float32")
