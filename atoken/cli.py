@@ -1,4 +1,4 @@
-"""The command `atoken`: images and videos to tokens and back, embeddings, checkpoints.
+"""The command `atoken`: images, videos and 3D assets to tokens and back, embeddings, pictures of assets, checkpoints.
 
 Only declarations: the work is in `atoken.commands`, imported when a command runs, since torch takes
 seconds and ``--help`` must not.
@@ -7,77 +7,44 @@ seconds and ``--help`` must not.
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
+from atoken.cli_options import (
+    Budget,
+    Device,
+    Dtype,
+    DtypeOption,
+    Fit,
+    FitOption,
+    Gathering,
+    GatheringOption,
+    Gaussians,
+    Inputs,
+    Latent,
+    Model,
+    Occupancy,
+    OccupancyOption,
+    Preset,
+    TileOverlap,
+    TileSize,
+    ViewCache,
+    Views,
+    space_tiles,
+)
 from atoken.errors import ATokenError
 from atoken.training.cli import train
-
-if TYPE_CHECKING:
-    from atoken.space import SpaceTiles
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="Turn images and videos into AToken tokens and back.",
+    help="Turn images, videos and 3D assets into AToken tokens and back.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-
-class Dtype(StrEnum):
-    """Of weights and activations."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Fit(StrEnum):
-    """What becomes of sides that are no multiple of the patch."""
-
-    pad = "pad"
-    crop = "crop"
-
-
-class Latent(StrEnum):
-    """What of the posterior is kept."""
-
-    mean = "mean"
-    sample = "sample"
-
-
-Inputs = Annotated[list[Path], typer.Argument(metavar="IN...", help="Images, videos and folders of them.")]
-Model = Annotated[str, typer.Option(help="A packaged model, a .pt or .safetensors file, or a folder with one.")]
-Preset = Annotated[
-    str | None,
-    typer.Option(help="Which model the file is, where it does not say: so-c, so-c-s1, so-d, base or nano."),
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto is CUDA where there is one.")]
-DtypeOption = Annotated[Dtype, typer.Option(help="Of weights and activations.")]
-FitOption = Annotated[
-    Fit, typer.Option(help="pad: reflect up to whole patches and cut again when decoding; crop: centre crop.")
-]
-Budget = Annotated[
-    int,
-    typer.Option(
-        min=1, help="Tokens of images computed at once (a larger one goes alone); moves the last float bits only."
-    ),
-]
-TileSize = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PIXELS|HxW",
-        help="Cut frames and images into tiles of this size and blend them: less memory, another result.",
-    ),
-]
-TileOverlap = Annotated[
-    int | None, typer.Option(min=0, help="By how many pixels such tiles overlap at least; 64 if not given.")
-]
 
 
 @app.command()
@@ -95,32 +62,52 @@ def encode(
     codes: Annotated[bool, typer.Option("--codes", help="Keep integer codes (quantized models).")] = False,
     tile_size: TileSize = None,
     tile_overlap: TileOverlap = None,
+    views: Views = 150,
+    occupancy: OccupancyOption = Occupancy.depth,
+    gathering: GatheringOption = Gathering.nearest,
+    view_cache: ViewCache = None,
     device: Device = "auto",
     dtype: DtypeOption = Dtype.float32,
     token_budget: Budget = 8192,
 ) -> None:
-    """Write the tokens of images and videos to one file.
+    """Write the tokens of images, videos and 3D assets to one file.
 
-    Videos stream, so their length does not matter. Files that cannot be read are named and left out;
-    the command fails if none is left.
+    Videos stream, so their length does not matter. Assets are rendered from all around first. Files
+    that cannot be read are named and left out; the command fails if none is left.
     """
     from atoken import commands
+    from atoken.assets.mesh_to_asset import Recipe
 
-    space = _space(tile_size, tile_overlap)
+    space = space_tiles(tile_size, tile_overlap)
     if codes and latent is Latent.sample:
         raise typer.BadParameter("codes are made of the mean; leave out --latent sample", param_hint="--codes")
     loaded = commands.load_model(model, preset, device, dtype.value)
     kept: Literal["codes", "mean", "sample"] = "codes" if codes else latent.value
-    commands.encode(inputs, output, loaded, fit=fit.value, kept=kept, seed=seed, token_budget=token_budget, space=space)
+    commands.encode(
+        inputs,
+        output,
+        loaded,
+        fit=fit.value,
+        kept=kept,
+        seed=seed,
+        token_budget=token_budget,
+        space=space,
+        recipe=Recipe(views=views, occupancy=occupancy.value, gathering=gathering.value),
+        view_cache=view_cache,
+    )
 
 
 @app.command()
 def decode(
     tokens: Annotated[Path, typer.Argument(metavar="TOKENS", help="A file that `atoken encode` wrote.")],
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The folder to write to; of one asset, a .ply file."),
+    ],
     model: Annotated[str | None, typer.Option(help="Where the model lies now, if not where it was.")] = None,
     preset: Preset = None,
+    gaussians: Gaussians = None,
     stride_frames: Annotated[
         int | None, typer.Option(min=1, help="Frames of a video decoded at once; 16 if not given.")
     ] = None,
@@ -133,16 +120,17 @@ def decode(
     dtype: DtypeOption = Dtype.float32,
     token_budget: Budget = 8192,
 ) -> None:
-    """Write images (.png) and videos (.mkv, FFV1) from tokens; both formats are lossless.
+    """Write images (.png), videos (.mkv, FFV1) and assets (.ply of Gaussians) from tokens, all lossless.
 
-    Only the model that made the tokens can decode them; any other is refused.
+    Only the model that made the tokens can decode them; any other is refused. Assets also need a
+    Gaussian decoder; without one all else is written and the command fails.
     """
     from atoken import commands
     from atoken.token_stream import open_tokens
 
-    space = _space(tile_size, tile_overlap)
+    space = space_tiles(tile_size, tile_overlap)
     content = open_tokens(tokens)
-    loaded = commands.load_model(*commands.maker(content.header, model, preset), device, dtype.value)
+    loaded = commands.load_model(*commands.maker(content.header, model, preset), device, dtype.value, gaussians)
     commands.decode(
         content,
         output,
@@ -162,28 +150,54 @@ def embed(
     model: Model = "atoken-nano",
     preset: Preset = None,
     fit: FitOption = Fit.pad,
+    views: Views = 150,
+    view_cache: ViewCache = None,
     device: Device = "auto",
     dtype: DtypeOption = Dtype.float32,
     token_budget: Budget = 8192,
 ) -> None:
-    """Write one unit vector per image or video."""
+    """Write one unit vector per image, video or 3D asset."""
     from atoken import commands
+    from atoken.assets.mesh_to_asset import Recipe
 
     if output.suffix not in (".parquet", ".npz"):
         raise typer.BadParameter("the name must end in .parquet or .npz", param_hint="--output")
     loaded = commands.load_model(model, preset, device, dtype.value)
-    commands.embed(inputs, output, loaded, fit=fit.value, token_budget=token_budget)
+    recipe = Recipe(views=views)
+    commands.embed(
+        inputs, output, loaded, fit=fit.value, token_budget=token_budget, recipe=recipe, view_cache=view_cache
+    )
+
+
+@app.command()
+def render(
+    asset: Annotated[Path, typer.Argument(metavar="ASSET", help="A mesh, or a .ply file of Gaussians.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write view_000.png, ... to.")],
+    views: Annotated[int, typer.Option(min=1, max=1000, help="Pictures, evenly spaced around the asset.")] = 8,
+    size: Annotated[int, typer.Option(min=1, max=8192, help="Pixels along their sides.")] = 512,
+    background: Annotated[str, typer.Option(help="A colour's name, #rrggbb, or none to keep alpha.")] = "white",
+) -> None:
+    """Draw an asset from around, 30 degrees above it: Gaussians as splats, meshes unlit."""
+    from atoken import asset_commands
+
+    asset_commands.render(asset, output, views=views, size=size, background=background)
 
 
 @app.command()
 def info(
-    checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A packaged model, a file, or a folder.")],
+    checkpoint: Annotated[
+        str,
+        typer.Argument(metavar="CKPT|ASSET", help="A packaged model, file or folder; a mesh or splat."),
+    ],
     preset: Preset = None,
 ) -> None:
-    """Say what a checkpoint holds: variant, parameters, hashes, config."""
-    from atoken import inspection
+    """Say what a checkpoint holds (variant, parameters, hashes, config), or what a mesh or splat file does."""
+    from atoken import asset_commands, inspection
+    from atoken.media import is_asset
 
-    for line in inspection.describe(checkpoint, preset):
+    lines = asset_commands.describe(Path(checkpoint)) if is_asset(checkpoint) else None
+    for line in lines or inspection.describe(checkpoint, preset):
         typer.echo(line)
 
 
@@ -192,31 +206,19 @@ def convert(
     checkpoint: Annotated[Path, typer.Argument(metavar="OFFICIAL.pt", help="The checkpoint to convert.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="A .safetensors file, or a folder.")],
     preset: Preset = None,
+    gaussians: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="A Gaussian decoder (3d_decode_gs.pt) for the folder too."),
+    ] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="To store the weights in; as they are if not given.")] = None,
 ) -> None:
     """Write a checkpoint as .safetensors, with its config.json beside it."""
     from atoken import inspection
 
-    typer.echo(f"wrote {inspection.convert(checkpoint, output, preset, dtype.value if dtype else None)}")
+    typer.echo(f"wrote {inspection.convert(checkpoint, output, preset, dtype.value if dtype else None, gaussians)}")
 
 
 app.command()(train)
-
-
-def _space(size: str | None, overlap: int | None) -> SpaceTiles | None:
-    """Spatial tiles as the options ask for them."""
-    from atoken.space import SpaceTiles
-
-    if size is None:
-        if overlap is not None:
-            raise typer.BadParameter("goes with --tile-size", param_hint="--tile-overlap")
-        return None
-    sides = size.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
-        raise typer.BadParameter(
-            f"{size!r} is neither a side nor HxW in pixels, e.g. 512 or 480x640", param_hint="--tile-size"
-        )
-    return SpaceTiles(int(sides[0]), int(sides[-1]), 64 if overlap is None else overlap)
 
 
 def main() -> None:

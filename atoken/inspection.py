@@ -54,8 +54,13 @@ def describe(checkpoint: str, preset: str | None) -> Iterator[str]:
     return (f"{name:<{width}}  {value}" for name, value in rows.items())
 
 
-def convert(checkpoint: Path, output: Path, preset: str | None, dtype: str | None) -> Path:
+def convert(
+    checkpoint: Path, output: Path, preset: str | None, dtype: str | None, gaussians: Path | None = None
+) -> Path:
     """Write a checkpoint as safetensors with its config; every key is checked on the way.
+
+    Args:
+        gaussians: a Gaussian decoder that shall lie beside it; then `output` is a folder.
 
     Returns:
         The weights file.
@@ -67,7 +72,9 @@ def convert(checkpoint: Path, output: Path, preset: str | None, dtype: str | Non
     if dtype is None and len(stored) > 1:
         raise CheckpointError(f"{checkpoint}: holds {' and '.join(stored)}; choose one with --dtype")
     kind = getattr(torch, dtype or stored[0])
-    model = AToken.from_pretrained(checkpoint, preset=preset, dtype=kind)
+    if gaussians is not None and output.suffix == ".safetensors":
+        raise CheckpointError(f"{output}: a Gaussian decoder goes into a folder beside the model; give a folder")
+    model = AToken.from_pretrained(checkpoint, preset=preset, gaussians=gaussians, dtype=kind)
     if output.suffix != ".safetensors":
         return model.save_pretrained(output)
     config = json.dumps(model.config.to_dict(), indent=2) + "\n"
@@ -77,7 +84,7 @@ def convert(checkpoint: Path, output: Path, preset: str | None, dtype: str | Non
         raise CheckpointError(f"{beside}: belongs to another model; choose a folder of its own")
     with replacing(beside) as aside:
         aside.write_text(config)
-    write_safetensors(model.state_dict(), output)
+    write_safetensors(model.tokenizer_state(), output)
     return output
 
 

@@ -1,4 +1,4 @@
-"""Image files as 8-bit RGB, and which files are images and videos (`atoken.video` reads the latter).
+"""Image files as 8-bit RGB, and which files are images, videos and assets (read by `atoken.video`, `atoken.assets`).
 
 Every file becomes 8-bit RGB, by these rules:
 
@@ -25,13 +25,17 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from atoken.assets.mesh import FORMATS
 from atoken.errors import InputError
 
-__all__ = ["MediaError", "is_image", "is_video", "list_media", "read_image"]
+__all__ = ["MediaError", "is_asset", "is_image", "is_video", "list_media", "read_image"]
 
 IMAGE_SUFFIXES = frozenset((".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".avif"}
 VIDEO_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".y4m"))
+
+WHOLE_ASSETS = frozenset((".glb", ".ply", ".stl"))
+"""Of assets in one file; beside .gltf and .obj lie pictures that are their textures, not items of their own."""
 
 # Named, so that a file cannot choose PIL's EPS reader: that one starts Ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
@@ -62,30 +66,44 @@ def is_video(path: Path | str) -> bool:
     return Path(path).suffix.lower() in VIDEO_SUFFIXES
 
 
-def list_media(paths: Iterable[Path | str]) -> list[Path]:
+def is_asset(path: Path | str) -> bool:
+    """Whether the file's name ends like that of a 3D asset, or it is a zip or lies in one."""
+    path = Path(path)
+    return path.suffix.lower() in FORMATS or any(part.suffix.lower() == ".zip" for part in (path, *path.parents))
+
+
+def list_media(paths: Iterable[Path | str], *, assets: bool = False) -> list[Path]:
     """Files as given; folders replaced by the images and videos under them, sorted by path.
 
     Hidden files (``.name``, as some systems strew about) are left out of folders.
 
+    Args:
+        assets: take .glb, .ply and .stl files of folders too, and let paths lead into a zip.
+
     Raises:
-        MediaError: a path that does not exist, or a folder that holds no image and no video.
+        MediaError: a path that does not exist, or a folder that holds nothing of the kind.
     """
     found: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
             inside = sorted(
-                (p for p in path.rglob("*") if (is_image(p) or is_video(p)) and p.is_file()),
+                (p for p in path.rglob("*") if _is_medium(p, assets) and p.is_file()),
                 key=lambda p: p.relative_to(path).parts,
             )
             inside = [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
             if not inside:
-                raise MediaError(f"{path}: the folder holds no image and no video")
+                more = ", and no .glb, .ply or .stl (name .gltf and .obj one by one)" if assets else ""
+                raise MediaError(f"{path}: the folder holds no image and no video{more}")
             found += inside
-        elif path.exists():
+        elif path.exists() or (assets and any(part.is_file() for part in path.parents)):
             found.append(path)
         else:
             raise MediaError(f"{path}: no such file or folder")
     return found
+
+
+def _is_medium(path: Path, assets: bool) -> bool:
+    return is_image(path) or is_video(path) or (assets and path.suffix.lower() in WHOLE_ASSETS)
 
 
 def read_image(source: Path | str | bytes | BinaryIO, name: str | None = None) -> np.ndarray:

@@ -12,15 +12,20 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from atoken.assets.asset import Asset
+from atoken.assets.sources import AssetError
 from atoken.errors import InputError
-from atoken.media import MediaError, is_video, list_media, read_image
+from atoken.media import MediaError, is_asset, is_video, list_media, read_image
 from atoken.video import frame_rate, open_video, read_video
+
+if TYPE_CHECKING:
+    from atoken.assets.mesh_to_asset import Recipe
 
 __all__ = ["Bars", "Clip", "Item", "Work", "packs", "passing", "progress"]
 
@@ -32,17 +37,19 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """A decoded file: its place in the list of files, name in a token file, pixels, frame rate."""
+    """A decoded file: its place in the list of files, name in a token file, pixels or voxels, frame rate."""
 
     place: int
     path: Path
     name: str
-    pixels: np.ndarray
+    content: np.ndarray | Asset
     rate: Fraction | None
 
     def tokens(self, patch: tuple[int, int, int]) -> int:
         """How many tokens it becomes."""
-        frames, height, width = (1, *self.pixels.shape)[-4:-1]
+        if isinstance(self.content, Asset):
+            return len(self.content)
+        frames, height, width = (1, *self.content.shape)[-4:-1]
         t, h, w = patch
         return int(-(-frames // t) * -(-height // h) * -(-width // w))
 
@@ -60,10 +67,27 @@ class Clip:
 class Work:
     """Files to be decoded and computed: broken ones are named and left out, the end is a count."""
 
-    def __init__(self, title: str, inputs: Iterable[Path]) -> None:
+    def __init__(
+        self, title: str, inputs: Iterable[Path], recipe: Recipe | None = None, view_cache: Path | None = None
+    ) -> None:
+        """The files to come.
+
+        Args:
+            title: of the progress bar.
+            inputs: files, and folders of them.
+            recipe: how meshes become voxels.
+            view_cache: where their views are kept, if at all.
+        """
         self._title = title
+        self._recipe = recipe
+        self._view_cache = view_cache
         self._files = [(path, name) for given in inputs for path, name in _named(given)]
         self._failed = 0
+
+    @property
+    def has_assets(self) -> bool:
+        """Whether any file is one of a 3D asset."""
+        return any(is_asset(path) for path, _ in self._files)
 
     def __enter__(self) -> Work:
         return self
@@ -104,7 +128,7 @@ class Work:
     def _stream(self, stream: Callable[[Clip], None], place: int, path: Path, name: str, bars: Bars) -> None:
         try:
             video = open_video(path)
-            with bars.frames(name, video.info.frames) as passed:
+            with bars.part(name, video.info.frames) as passed:
                 frames = passing(video.blocks(BLOCK), passed)
                 stream(Clip(place=place, name=name, frames=frames, rate=video.info.rate))
         except MediaError as error:
@@ -130,13 +154,29 @@ class Work:
     def _read(self, files: Iterable[tuple[int, tuple[Path, str]]], bars: Bars) -> Iterator[Item]:
         for place, (path, name) in files:
             try:
-                if is_video(path):
-                    yield Item(place=place, path=path, name=name, pixels=read_video(path), rate=frame_rate(path))
+                rate = None
+                content: np.ndarray | Asset
+                if is_asset(path):
+                    content = self._look_at(path, name, bars)
+                elif is_video(path):
+                    content, rate = read_video(path), frame_rate(path)
                 else:
-                    yield Item(place=place, path=path, name=name, pixels=read_image(path), rate=None)
-            except MediaError as error:
+                    content = read_image(path)
+                yield Item(place=place, path=path, name=name, content=content, rate=rate)
+            except (MediaError, AssetError) as error:
                 self._leave_out(bars.console, str(error))
                 bars.advance()
+
+    def _look_at(self, path: Path, name: str, bars: Bars) -> Asset:
+        from atoken.assets.mesh import load_mesh
+        from atoken.assets.mesh_to_asset import Recipe, voxelise
+
+        mesh = load_mesh(path)
+        for note in mesh.notes:
+            bars.console.print(f"{path}: {note}", soft_wrap=True)
+        recipe = self._recipe or Recipe()
+        with bars.part(f"{name} (views)", recipe.views) as passed:
+            return voxelise(mesh, recipe, cache=self._view_cache, passed=passed)
 
     def _leave_out(self, console: Console, line: str) -> None:
         self._failed += 1
@@ -145,7 +185,7 @@ class Work:
 
 def _named(given: Path) -> Iterator[tuple[Path, str]]:
     """Files of an argument with their names: relative to a given folder, else the file's own."""
-    for path in list_media([given]):
+    for path in list_media([given], assets=True):
         yield path, path.relative_to(given).as_posix() if given.is_dir() else path.name
 
 
@@ -183,8 +223,8 @@ class Bars:
         self._bar.advance(self._task, files)
 
     @contextmanager
-    def frames(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        """A bar for one video, and a function that takes how many more frames are done."""
+    def part(self, name: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        """A bar for one file, and a function that takes how many more of its frames or views are done."""
         task = self._bar.add_task(name, total=total)
         try:
             yield lambda count: self._bar.advance(task, count)
@@ -194,7 +234,7 @@ class Bars:
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[Bars]:
-    """Bars that count files, and the frames of each video that streams."""
+    """Bars that count files, and the frames or views of one that takes long."""
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:

@@ -27,6 +27,7 @@ __all__ = [
     "look_at",
     "orbit",
     "thirty_views",
+    "turntable",
 ]
 
 TRELLIS_FOV = math.radians(40)
@@ -166,7 +167,17 @@ def hammersley_views(count: int, offset: Sequence[float] = (0.0, 0.0), *, mostly
 
 def four_views() -> list[Camera]:
     """The evaluation set of four: yaw 0, 90, 180, 270 degrees (from +y towards +x), pitch 30 (PROTOCOLS of TRELLIS)."""
-    return [_facing_y(math.radians(yaw), math.radians(30)) for yaw in (0, 90, 180, 270)]
+    return turntable(4)
+
+
+def turntable(count: int, pitch: float = math.radians(30)) -> list[Camera]:
+    """Evenly spaced views once around an upright asset, from +y towards +x; of four, `four_views`.
+
+    Args:
+        count: how many.
+        pitch: radians above the horizon.
+    """
+    return [_facing_y(math.radians(360 * index / count), pitch) for index in range(count)]
 
 
 def thirty_views() -> list[Camera]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -9,7 +10,7 @@ from typing import Literal, get_args
 from atoken.assets.asset import Asset
 from atoken.assets.cameras import hammersley_views
 from atoken.assets.mesh import Mesh, load_mesh
-from atoken.assets.render import RENDERER, RenderSettings, render_views
+from atoken.assets.render import RenderSettings, render_views
 from atoken.assets.sources import AssetError
 from atoken.assets.voxel_features import Gathering, patches_of_views, voxel_features
 from atoken.assets.voxels import occupied_by_mesh, occupied_by_points, unprojected
@@ -45,19 +46,21 @@ class Recipe:
             if getattr(self, name) not in get_args(known):
                 raise InputError(f"{name} is {' or '.join(get_args(known))}, not {getattr(self, name)!r}")
 
-    @property
-    def renderer(self) -> str:
-        """What draws the views; another name says that pixels may differ."""
-        return RENDERER
 
-
-def voxelise(mesh: Mesh | Path | str, recipe: Recipe | None = None, *, cache: Path | None = None) -> Asset:
+def voxelise(
+    mesh: Mesh | Path | str,
+    recipe: Recipe | None = None,
+    *,
+    cache: Path | None = None,
+    passed: Callable[[int], None] | None = None,
+) -> Asset:
     """Voxels and colours of a mesh, by views on black as the release has them.
 
     Args:
         mesh: as `load_mesh` gave it, or a file that it reads.
         recipe: the release's way with 150 views unless given.
         cache: a folder in which rendered views are kept, see `render_views`.
+        passed: hears how many more views are drawn, as they are.
 
     Raises:
         AssetError: no mesh that can be rendered, or one of which no view shows anything.
@@ -67,7 +70,8 @@ def voxelise(mesh: Mesh | Path | str, recipe: Recipe | None = None, *, cache: Pa
     if not isinstance(mesh, Mesh):
         mesh = load_mesh(mesh)
     cameras = hammersley_views(recipe.views, mostly_above=True)
-    views = render_views(mesh, cameras, RenderSettings(height=recipe.size, width=recipe.size), cache=cache)
+    settings = RenderSettings(height=recipe.size, width=recipe.size)
+    views = render_views(mesh, cameras, settings, cache=cache, passed=passed)
     if recipe.occupancy == "mesh":
         coords = occupied_by_mesh(mesh)
     else:

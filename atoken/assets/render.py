@@ -7,7 +7,7 @@ surface there whose alpha is at least 0.5, as Cycles has it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,12 +73,21 @@ class Views:
 
     def on(self, ground: float) -> np.ndarray:
         """The colours on a grey ground, 0 black to 1 white, blended in sRGB as viewers do: uint8 ``[V, H, W, 3]``."""
-        alpha = self.colours[..., 3:].astype(np.float32) / 255
-        return np.asarray(np.rint(self.colours[..., :3] * alpha + 255 * ground * (1 - alpha)).astype(np.uint8))
+        laid = np.empty((*self.colours.shape[:3], 3), np.uint8)
+        # View by view: floats of all of them would be gigabytes.
+        for picture, result in zip(self.colours, laid, strict=True):
+            alpha = picture[..., 3:].astype(np.float32) / 255
+            result[...] = np.rint(picture[..., :3] * alpha + 255 * ground * (1 - alpha))
+        return laid
 
 
 def render_views(
-    mesh: Mesh, cameras: Sequence[Camera], settings: RenderSettings | None = None, *, cache: Path | None = None
+    mesh: Mesh,
+    cameras: Sequence[Camera],
+    settings: RenderSettings | None = None,
+    *,
+    cache: Path | None = None,
+    passed: Callable[[int], None] | None = None,
 ) -> Views:
     """Render a mesh from several cameras.
 
@@ -87,6 +96,7 @@ def render_views(
         cameras: at least one.
         settings: 512 x 512 with 3 x 3 samples unless given.
         cache: a folder. Views of the same content, cameras and settings are taken from it, and put there.
+        passed: hears how many more views are drawn, as they are.
 
     Raises:
         WriteError: the cache cannot be written.
@@ -104,6 +114,8 @@ def render_views(
     views = Views(np.empty((*shape, 4), np.uint8), np.empty(shape, np.float32), tuple(cameras))
     for number, camera in enumerate(cameras):
         views.colours[number], views.depth[number] = renderer.view(camera, settings)
+        if passed is not None:
+            passed(1)
     if path is not None:
         store_views(path, views)
     return views
@@ -121,14 +133,13 @@ class Renderer:
         TriangleMesh(self._scene, mesh.vertices.astype(np.float32), np.ascontiguousarray(mesh.faces, np.int32))
         materials = mesh.materials
         self._colour = np.array([material.colour for material in materials], np.float32)
-        textured = [material.texture for material in materials if material.texture is not None]
         # Materials often share a picture; its levels are made once.
-        distinct = list({id(texture.pixels) + hash(texture.wrap): texture for texture in textured}.values())
-        place = {id(texture.pixels) + hash(texture.wrap): i for i, texture in enumerate(distinct)}
+        distinct = {(id(m.texture.pixels), m.texture.wrap): m.texture for m in materials if m.texture is not None}
+        place = {key: number for number, key in enumerate(distinct)}
         self._texture = np.array(
-            [-1 if m.texture is None else place[id(m.texture.pixels) + hash(m.texture.wrap)] for m in materials]
+            [-1 if m.texture is None else place[id(m.texture.pixels), m.texture.wrap] for m in materials]
         )
-        self._atlas = Atlas(distinct) if distinct and mesh.uv is not None else None
+        self._atlas = Atlas(list(distinct.values())) if distinct and mesh.uv is not None else None
         # Alpha below `cut` shows nothing, from `full` on it hides everything; between them it blends.
         self._cut = np.array([m.cutoff if m.alpha == "mask" else 0.0 for m in materials], np.float32)
         self._full = np.array([{"mask": m.cutoff, "opaque": -1.0}.get(m.alpha, 2.0) for m in materials], np.float32)
