@@ -122,7 +122,8 @@ def check_voxels(coords: Tensor) -> None:
     outside = ((places < 0) | (places >= VOXEL_GRID)).any(dim=1)
     if bool(outside.any()):
         raise InputError(
-            f"{int(outside.sum())} voxels lie outside of 0 to {VOXEL_GRID - 1}, first {_first(places, outside)}"
+            f"{int(outside.sum())} of {len(places)} voxels lie outside of 0 to {VOXEL_GRID - 1}, "
+            f"first {_first(places, outside)}"
         )
     keys = (places[:, 0] * VOXEL_GRID + places[:, 1]) * VOXEL_GRID + places[:, 2]
     twice = torch.bincount(keys, minlength=1)[keys] > 1
