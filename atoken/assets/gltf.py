@@ -74,7 +74,7 @@ def _mesh(file: AssetFile, document: dict[str, Any], chunk: bytes | None) -> Mes
         colours=np.concatenate([_or(part["colours"], 1, (len(part["vertices"]), 4)) for part in parts])
         if coloured
         else None,
-        notes=tuple(notes + materials.notes),
+        notes=tuple(dict.fromkeys(notes + materials.notes)),
     )
 
 
@@ -175,7 +175,10 @@ def _part(primitive: dict[str, Any], matrix: np.ndarray, buffers: Buffers, mater
     number = materials.number(primitive.get("material"))
     uv = None
     channel = materials.channel(number)
-    if channel is not None and f"TEXCOORD_{channel}" in attributes:
+    if channel is not None and f"TEXCOORD_{channel}" not in attributes:
+        materials.notes.append("a textured surface has no texture coordinates: the corner of its texture is shown")
+        uv = np.zeros((len(faces), 3, 2), np.float32)
+    elif channel is not None:
         uv = materials.placed(number, buffers.accessor(attributes[f"TEXCOORD_{channel}"]))[faces].astype(np.float32)
     colours = None
     if "COLOR_0" in attributes:

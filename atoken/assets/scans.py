@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from atoken.assets.mesh import DEFAULT, GREY, MAX_FACES, Material, Mesh, Texture
+from atoken.assets.polygons import cut
 from atoken.assets.sources import AssetError, AssetFile
 from atoken.assets.textures import TextureShelf, srgb_to_linear
 
@@ -93,8 +94,14 @@ def _from_ply(file: AssetFile, loaded: dict[str, Any], shelf: _OneShelf) -> Mesh
     faces = (
         np.zeros((0, 3), np.int64) if given is None else np.asarray(given, np.int64).reshape(-1, np.shape(given)[-1])
     )
-    if faces.shape[1] == 4:
-        faces = faces[:, [[0, 1, 2], [0, 2, 3]]].reshape(-1, 3)
+    of_faces, colours = _colours(loaded.get("face_colors")), _colours(loaded.get("vertex_colors"))
+    if faces.max(initial=-1) >= len(vertices) or faces.min(initial=0) < 0:
+        raise AssetError(f"a face names vertex {faces.max()} of {len(vertices)}; export the mesh again")
+    if faces.shape[1] > 3:
+        # Trimesh cuts polygons of mixed sizes itself, and leaves those of one size as they are.
+        places, owners = cut(faces.reshape(-1), np.full(len(faces), faces.shape[1]), vertices)
+        of_faces = None if of_faces is None or len(of_faces) != len(faces) else of_faces[owners]
+        faces = faces.reshape(-1)[places]
     _check_count(len(faces))
     visual, uv, material = loaded.get("visual"), None, DEFAULT
     if visual is not None and shelf.pixels is not None and len(visual.uv) == len(vertices):
@@ -104,7 +111,6 @@ def _from_ply(file: AssetFile, loaded: dict[str, Any], shelf: _OneShelf) -> Mesh
         uv = (np.asarray(visual.uv) * [1, -1] + [0, 1])[faces].astype(np.float32)
     elif shelf.shelf.notes:
         material = Material(colour=GREY)
-    of_faces, colours = _colours(loaded.get("face_colors")), _colours(loaded.get("vertex_colors"))
     if colours is not None and len(colours) != len(vertices):
         # Trimesh splits vertices where texture coordinates differ, and leaves their colours behind.
         colours = None

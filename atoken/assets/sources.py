@@ -42,7 +42,7 @@ class Source(Protocol):
     """The files beside a model."""
 
     def read(self, reference: str) -> bytes | None:
-        """The bytes of the file that the model calls `reference`, None if there is none.
+        """The bytes of the file that the model calls `reference` (or by that name but for case), None if there is none.
 
         Raises:
             OutsideError: the reference leads out of the model's folder; nothing was opened.
@@ -74,10 +74,18 @@ class FolderSource:
 
     def read(self, reference: str) -> bytes | None:
         path = self._folder.joinpath(*_inside(reference).parts)
-        # A link may lead out where the name does not.
-        if not path.resolve().is_relative_to(self._folder.resolve()):
-            raise OutsideError(f"{path}: is a link out of the model's folder; put the file itself there")
+        _stays(path, self._folder)
+        if not path.is_file() and path.parent.is_dir():
+            # Windows, where many models come from, knows no case.
+            path = next((other for other in path.parent.iterdir() if other.name.lower() == path.name.lower()), path)
+            _stays(path, self._folder)
         return _read_file(path) if path.is_file() else None
+
+
+def _stays(path: Path, folder: Path) -> None:
+    """A link may lead out where the name does not."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise OutsideError(f"{path}: is a link out of the model's folder; put the file itself there")
 
 
 class ZipSource:
@@ -89,9 +97,10 @@ class ZipSource:
     def read(self, reference: str) -> bytes | None:
         member = str(self._folder / _inside(reference))
         with _opened(self._archive) as archive:
-            if member not in archive.namelist():
-                return None
-            return _read_member(archive, self._archive, member)
+            names = archive.namelist()
+            found = next((name for name in names if name == member), None)
+            found = found or next((name for name in names if name.lower() == member.lower()), None)
+            return None if found is None else _read_member(archive, self._archive, found)
 
 
 def open_asset(path: Path, suffixes: Iterable[str]) -> AssetFile:
@@ -126,7 +135,9 @@ def _zip_asset(path: Path, inner: Path, suffixes: tuple[str, ...]) -> AssetFile:
                 _inside(name)
             except OutsideError:
                 raise OutsideError(f"{path}: its member {name!r} leads out of the archive; zip it again") from None
-        models = [name for name in names if PurePosixPath(name.lower()).suffix in suffixes]
+        # macOS adds a shadow of each file.
+        own = [name for name in names if not name.startswith("__MACOSX/")]
+        models = [name for name in own if PurePosixPath(name.lower()).suffix in suffixes]
         chosen = inner.as_posix()
         if chosen == "." and len(models) == 1:
             chosen = models[0]

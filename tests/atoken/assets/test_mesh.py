@@ -216,6 +216,22 @@ def test_ply_and_stl_are_z_up(kind: str, tmp_path: Path) -> None:
     assert load_mesh(path, up="y").vertices.max(0).tolist() == pytest.approx([0.125, 0.5, 0.25])
 
 
+@pytest.mark.parametrize(
+    "faces", [[range(5)], [range(5), range(5)], [range(4), (0, 3, 4)], [range(4), (0, 3, 4), range(5)]]
+)
+def test_ply_polygons_keep_their_area(faces: list[tuple[int, ...]], tmp_path: Path) -> None:
+    corners = np.exp(2j * np.pi * np.arange(5) / 5)
+    head = "ply\nformat ascii 1.0\nelement vertex 5\nproperty float x\nproperty float y\nproperty float z\n"
+    head += f"element face {len(faces)}\nproperty list uchar int vertex_indices\nend_header\n"
+    rows = [f"{c.real} {c.imag} 0" for c in corners] + [f"{len(f)} {' '.join(map(str, f))}" for f in faces]
+    path = tmp_path / "p.ply"
+    path.write_text(head + "\n".join([*rows, ""]))
+    size = np.ptp(corners.imag)
+    whole = 2.5 * np.sin(2 * np.pi / 5) / size**2
+    pentagons = sum(len(face) == 5 for face in faces) + any(len(face) == 4 for face in faces)
+    assert _area(load_mesh(path)) == pytest.approx(whole * pentagons, rel=1e-5)
+
+
 def test_ply_colours_of_vertices_and_of_faces(tmp_path: Path) -> None:
     trimesh = pytest.importorskip("trimesh")
     box, path = trimesh.creation.box(), tmp_path / "box.ply"
@@ -238,9 +254,21 @@ def test_a_model_in_a_zip_is_the_same(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "models.zip", "w") as archive:
         for name in ("square.obj", "square.mtl", "quarters.png"):
             archive.write(tmp_path / name, f"some/where/{name}")
+        archive.writestr("__MACOSX/some/where/._square.obj", "x")
     zipped = load_mesh(tmp_path / "models.zip")
     assert zipped.content_hash == plain.content_hash
     assert load_mesh(tmp_path / "models.zip" / "some" / "where" / "square.obj").content_hash == plain.content_hash
+
+
+def test_names_match_but_for_case(tmp_path: Path) -> None:
+    path = write_square_obj(tmp_path)
+    (tmp_path / "quarters.png").rename(tmp_path / "Quarters.PNG")
+    (tmp_path / "square.mtl").rename(tmp_path / "SQUARE.MTL")
+    assert load_mesh(path).notes == ()
+    with zipfile.ZipFile(tmp_path / "models.zip", "w") as archive:
+        for name in ("square.obj", "SQUARE.MTL", "Quarters.PNG"):
+            archive.write(tmp_path / name, name)
+    assert load_mesh(tmp_path / "models.zip").notes == ()
 
 
 def test_the_hash_follows_what_can_be_seen(tmp_path: Path) -> None:

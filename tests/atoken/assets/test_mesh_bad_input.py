@@ -149,6 +149,7 @@ ESCAPES = [
     "{canary}",
     "file://{canary}",
     "link.png",
+    "LINK.png",
     "%2e%2e/canary.png",
     "C:/canary.png",
     "\\\\server\\canary.png",
