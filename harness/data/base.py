@@ -6,11 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from harness.experiment import Modality
+
+if TYPE_CHECKING:
+    from atoken.assets.mesh import Mesh
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,20 @@ class Clip:
     ffmpeg_blocks: Callable[[int], Iterator[np.ndarray]] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A 3D asset that was read.
+
+    Attributes:
+        mesh: in the unit cube, z up.
+        sha256: of everything of it that can be seen (`Mesh.content_hash`): a model is spread over several files,
+            and may share them with others.
+    """
+
+    mesh: Mesh
+    sha256: str
+
+
 class SampleError(Exception):
     """One sample cannot be read. The run names it, counts it and goes on."""
 
@@ -111,6 +128,16 @@ class Dataset(ABC):
         """The ids that a complete copy has; None where no list of them is known."""
         return None
 
+    def id_of(self, entry: str) -> str:
+        """The id that an entry of a list of samples means (see `harness.data.subsets`): itself, unless the lists
+        that go round for this set write it otherwise."""
+        return entry
+
+    def may_have(self, sample_id: str) -> bool:
+        """Whether another copy could hold this id, where its form says so and no list of all ids is known."""
+        del sample_id
+        return False
+
     def stamp(self, index: int) -> str:
         """Cheap to get, and the same for every copy: the size of the stored file (a zip's CRC, ...).
 
@@ -148,4 +175,18 @@ class ClipSource(Dataset):
 
         Raises:
             SampleError: no video there, or a header that cannot be read.
+        """
+
+
+class AssetSource(Dataset):
+    """A dataset of 3D assets."""
+
+    modality = "asset"
+
+    @abstractmethod
+    def open(self, index: int) -> Model:
+        """Read one sample.
+
+        Raises:
+            SampleError: not a mesh that can be rendered.
         """

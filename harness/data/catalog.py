@@ -12,7 +12,7 @@ from harness.errors import BenchError
 from harness.experiment import Modality
 
 if TYPE_CHECKING:
-    from harness.data.base import ClipSource, Dataset, ImageSource
+    from harness.data.base import AssetSource, ClipSource, Dataset, ImageSource
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +21,8 @@ class DatasetEntry:
 
     Attributes:
         name, title, expected, credits, modality: as in `harness.data.base.Dataset`. A name is unique in its
-            modality: ``samples`` and ``folder`` are images to an image experiment, clips to a video experiment.
+            modality: ``samples`` and ``folder`` are images to an image experiment, clips to a video experiment,
+            models to one of assets.
         location: what ``--data NAME=PATH`` must point to; empty where nothing is needed.
         opener: ``module:function``, imported when it is opened; takes this entry and, where `location`
             is not empty, the path.
@@ -114,6 +115,33 @@ DATASETS: tuple[DatasetEntry, ...] = (
         opener="harness.data.videos:open_folder",
         modality="video",
     ),
+    DatasetEntry(
+        name="samples",
+        title="CC0 furniture",
+        expected=24,
+        location="",
+        credits="Blend Swap furniture of Sweet Home 3D, CC0 1.0, one by one in harness/data/asset_samples.py",
+        opener="harness.data.asset_samples:open_samples",
+        modality="asset",
+    ),
+    DatasetEntry(
+        name="toys4k",
+        title="Toys4k",
+        expected=None,
+        location="the folder toys4k_obj_files (category/name/mesh.obj) or its zip; TRELLIS's csv of 3,229 as --list",
+        credits="Toys4k (Stojanov et al. 2021), each model under its own licence",
+        opener="harness.data.asset_sets:open_toys4k",
+        modality="asset",
+    ),
+    DatasetEntry(
+        name="folder",
+        title="Folder of models",
+        expected=None,
+        location="any folder or zip of models, read with its subfolders: .glb, .gltf, .obj, .ply, .stl",
+        credits="the user's own",
+        opener="harness.data.assets:open_folder",
+        modality="asset",
+    ),
 )
 
 
@@ -164,3 +192,8 @@ def open_images(name: str, location: str | Path | None = None, *, only: Path | N
 def open_clips(name: str, location: str | Path | None = None, *, only: Path | None = None) -> ClipSource:
     """`open_dataset` of videos."""
     return cast("ClipSource", open_dataset("video", name, location, only=only))
+
+
+def open_assets(name: str, location: str | Path | None = None, *, only: Path | None = None) -> AssetSource:
+    """`open_dataset` of 3D assets."""
+    return cast("AssetSource", open_dataset("asset", name, location, only=only))

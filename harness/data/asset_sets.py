@@ -1,0 +1,70 @@
+"""Toys4k: which layouts of it are known, and which file of a model is taken."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from atoken.assets.mesh import FORMATS
+from harness.data.assets import BLEND, AssetDataset, ModelMember, is_model, store_at
+from harness.data.base import Sample
+from harness.data.catalog import DatasetEntry
+from harness.errors import BenchError
+
+# Of a model that lies there in several formats the first is taken, .blend where there is nothing else.
+_PREFERENCE = (*FORMATS, BLEND)
+
+
+class Toys4k(AssetDataset):
+    """Models with the ids ``category/name``; no list of them all is published but TRELLIS's choice of 3,229."""
+
+    def id_of(self, entry: str) -> str:
+        """``airplane/airplane_000`` of that itself, and of TRELLIS's path of a file."""
+        path = PurePosixPath(entry)
+        return _id(path) or entry if path.suffix.lower() in _PREFERENCE else entry
+
+    def may_have(self, sample_id: str) -> bool:
+        parts = PurePosixPath(sample_id).parts
+        return len(parts) == 2 and not {"..", "/"} & set(parts)
+
+
+def _id(path: PurePosixPath) -> str | None:
+    """The two folders that a model's file lies in."""
+    return "/".join(path.parts[-3:-1]) if len(path.parts) >= 3 else None
+
+
+def open_toys4k(entry: DatasetEntry, location: Path) -> Toys4k:
+    """The models of Toys4k below a folder or in one of its zips: ``.../category/name/<file>``.
+
+    TRELLIS's csv is a list of it (``--list Toys4k.csv``); what it names and this copy has not is missing.
+
+    Raises:
+        BenchError: no model lies so.
+    """
+    store = store_at(location)
+    chosen: dict[str, str] = {}
+    for name in filter(is_model, store.names()):
+        suffix, id_ = PurePosixPath(name.lower()).suffix, _id(PurePosixPath(name))
+        if suffix not in _PREFERENCE:
+            continue
+        if id_ is None:
+            # One category given by itself would get other ids than as a part of the whole.
+            continue
+        old = chosen.get(id_)
+        if old is None or _rank(name) < _rank(old):
+            chosen[id_] = name
+    if not chosen:
+        raise BenchError(
+            f"{location}: holds no models at category/name/FILE (airplane/airplane_000/mesh.obj, ...); give the folder "
+            "toys4k_obj_files or its zip"
+        )
+    blends = sum(PurePosixPath(name.lower()).suffix == BLEND for name in chosen.values())
+    notes = [f"{len({id_.partition('/')[0] for id_ in chosen}):,} categories"]
+    if blends:
+        notes.append(
+            f"{blends:,} models are there as .blend alone, which the optional renderer bpy reads and this does not"
+        )
+    return Toys4k(entry, store, [ModelMember(Sample(id_), name) for id_, name in chosen.items()], notes=notes)
+
+
+def _rank(name: str) -> tuple[int, str]:
+    return _PREFERENCE.index(PurePosixPath(name.lower()).suffix), name
