@@ -8,21 +8,6 @@ from __future__ import annotations
 
 from harness.experiment import Experiment, Fills
 
-ASSET_RECON = Experiment(
-    name="asset-recon",
-    title="3D asset reconstruction",
-    fills=(
-        Fills(
-            table="table08",
-            group={"toys4k": ""},
-            columns={"PSNR": "PSNR↑", "SSIM": "SSIM↑", "LPIPS": "LPIPS↓"},
-        ),
-        Fills(table="table03", group={"toys4k": "3D"}, columns={"PSNR": "PSNR↑", "LPIPS": "LPIPS↓"}),
-    ),
-    datasets=("toys4k",),
-    needs="Toys4k meshes, a checkpoint with its Gaussian decoder, LPIPS trunk weights",
-)
-
 IMAGE_CLASSIFY = Experiment(
     name="image-classify",
     title="Zero-shot image classification",
@@ -189,7 +174,6 @@ REPRESENTATION = Experiment(
 )
 
 EXPERIMENTS = (
-    ASSET_RECON,
     IMAGE_CLASSIFY,
     IMAGE_RETRIEVAL,
     VIDEO_RETRIEVAL,

@@ -20,10 +20,11 @@ from harness.devices import resolve
 from harness.errors import BenchError
 from harness.experiment import Experiment, Modality
 from harness.metrics.base import Aggregated, Cell
-from harness.metrics.registry import build_clip_metrics, build_metrics
+from harness.metrics.registry import build_asset_metrics, build_clip_metrics, build_metrics
 from harness.plan import Plan, Settings
 from harness.protocol import Protocol
 from harness.request import DTYPES, SHARD_SIZES, Request, default_threads
+from harness.tokenizers.asset import AssetTokenizer
 from harness.tokenizers.base import Adapter, Tokenizer
 from harness.tokenizers.frames import FrameByFrame
 from harness.tokenizers.video import VideoTokenizer
@@ -62,10 +63,16 @@ class Measures:
         self._modality = modality
         self._store = store
         self._device = torch.device(device)
-        self._built: dict[tuple[str, int | None], tuple[Sequence[Aggregated], list[Cell]]] = {}
+        self._built: dict[tuple[str, int | str | None], tuple[Sequence[Aggregated], list[Cell]]] = {}
 
     def of(self, protocol: Protocol, tokenizer: Adapter) -> tuple[Sequence[Aggregated], list[Cell]]:
         """Metrics that can be measured here, and the cells that cannot."""
+        if self._modality == "asset":
+            unrendered = tokenizer.unrendered if isinstance(tokenizer, AssetTokenizer) else None
+            if (protocol.sha256, unrendered) not in self._built:
+                measured = build_asset_metrics(protocol, self._store, self._device, unrendered=unrendered)
+                self._built[protocol.sha256, unrendered] = measured
+            return self._built[protocol.sha256, unrendered]
         size = tokenizer.card.codebook_size
         key = (protocol.sha256, size)
         if key not in self._built:

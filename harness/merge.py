@@ -16,7 +16,6 @@ from harness import provenance, records, shards
 from harness.data.fingerprint import content_sha256
 from harness.errors import BenchError
 from harness.metrics.base import Cell
-from harness.metrics.clip_base import ClipMetric
 from harness.plan import Plan
 from harness.shards import ROW, DamagedShard, Row, Shard, StreamedFeatures
 from harness.storage import write_atomically
@@ -105,7 +104,7 @@ def _collect(paths: Sequence[Path], plan: Plan) -> Evidence:
     columns = {name: np.concatenate([part[name] for part in full]) for name in names} if full else {}
     curves = joined(frames)
     # A shard file keeps no order of its arrays; the table's is the metrics'.
-    names = [name for metric in plan.metrics if isinstance(metric, ClipMetric) for name in metric.frame_columns]
+    names = [name for metric in plan.metrics for name in metric.frame_columns]
     return Evidence(
         shards=read, files=files, columns=columns, frames={name: curves[name] for name in names if name in curves}
     )

@@ -18,6 +18,7 @@ from harness.errors import BenchError
 SCHEMA = 1
 EightBitRule = Literal["half-up", "half-even", "floor"]
 FrameRule = Literal["all", "4k", "common"]
+ViewSet = Literal["four", "thirty"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +61,25 @@ class ClipRules:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class AssetRules:
+    """From where a 3D asset is seen.
+
+    Attributes:
+        input_views: pictures that tokenizers make an asset of, spread over TRELLIS's sphere (Hammersley without its
+            random offset, three quarters of them above the horizon).
+        input_size: pixels along their sides.
+        views: those that are measured: ``thirty`` (TRELLIS's `render_multiview`) or ``four`` (its generation's:
+            yaw 0, 90, 180, 270, pitch 30). None of them is an input, but for the pole of the sphere.
+        size: pixels along their sides.
+    """
+
+    input_views: int
+    input_size: int
+    views: ViewSet
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Protocol:
     """How an experiment is measured. Immutable; two protocols are the same iff `sha256` is.
 
@@ -67,8 +87,10 @@ class Protocol:
         name, experiment, version, title: what it is.
         source: where the choices come from (paper section, repository and commit).
         clip: of an experiment on videos, which of their frames count; None for others.
+        asset: of an experiment on 3D assets, from where they are seen; None for others.
         prepare: the pixel pipeline (of each frame), e.g. ``rgb|resize_short(256,bicubic)|center_crop(256)``
             (see `harness.data.prepare`); its output is what the tokenizer gets and what it is compared with.
+            Of assets it is ``unit_cube|unlit``: what `load_mesh` makes of a model and the renderer of that.
         latent: mean of the posterior or a sample of it (tokenizers without a posterior: mean).
         seed: of the sampled latents and of the bootstrap; a sample's own seed is derived from it and its id.
         eight_bit: how [-1, 1] becomes 0..255: ``half-up`` = floor(127.5 x + 128), ``half-even`` =
@@ -91,10 +113,11 @@ class Protocol:
     expected: dict[str, int]
     metrics: tuple[MetricSpec, ...]
     clip: ClipRules | None = None
+    asset: AssetRules | None = None
 
     def content(self) -> dict[str, Any]:
         """Plain data that says everything; what `sha256` is taken of."""
-        clip = {} if self.clip is None else {"clip": asdict(self.clip)}
+        rules = {"clip": self.clip, "asset": self.asset}
         return {
             "schema": SCHEMA,
             "name": self.name,
@@ -109,7 +132,7 @@ class Protocol:
             "bootstrap": self.bootstrap,
             "expected": self.expected,
             "metrics": [{"metric": m.metric, "name": m.name, **m.options} for m in self.metrics],
-            **clip,
+            **{name: asdict(rule) for name, rule in rules.items() if rule is not None},
         }
 
     @property
@@ -129,8 +152,8 @@ class Protocol:
             raise BenchError(f"{origin}: not a protocol of schema {SCHEMA}; update atoken-bench or the file")
         wanted = {"name", "experiment", "version", "title", "source", "prepare", "latent", "seed", "eight_bit"}
         wanted |= {"bootstrap", "expected", "metrics"}
-        if data.keys() - {"clip"} != wanted:
-            wrong = sorted((data.keys() - {"clip"}) ^ wanted)
+        if (given := data.keys() - {"clip", "asset"}) != wanted:
+            wrong = sorted(given ^ wanted)
             raise BenchError(f"{origin}: missing or unknown keys: {', '.join(wrong)}")
         if data["eight_bit"] not in get_args(EightBitRule):
             raise BenchError(f"{origin}: eight_bit is {data['eight_bit']!r}, not one of {get_args(EightBitRule)}")
@@ -138,6 +161,8 @@ class Protocol:
             raise BenchError(f"{origin}: latent is {data['latent']!r}, not 'mean' or 'sample'")
         if "clip" in data:
             data["clip"] = _clip_rules(data["clip"], origin)
+        if "asset" in data:
+            data["asset"] = _asset_rules(data["asset"], origin)
         metrics = []
         for entry in data["metrics"]:
             options = dict(entry)
@@ -159,6 +184,18 @@ def _clip_rules(data: Any, origin: str) -> ClipRules:
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
             raise BenchError(f"{origin}: clip.{name} is {value!r}, not a number above 0 or null")
     return ClipRules(**data)
+
+
+def _asset_rules(data: Any, origin: str) -> AssetRules:
+    known = {field.name for field in fields(AssetRules)}
+    if not isinstance(data, dict) or data.keys() != known:
+        raise BenchError(f"{origin}: asset needs the keys {', '.join(sorted(known))}")
+    if data["views"] not in get_args(ViewSet):
+        raise BenchError(f"{origin}: asset.views is {data['views']!r}, not one of {get_args(ViewSet)}")
+    for name in known - {"views"}:
+        if isinstance(data[name], bool) or not isinstance(data[name], int) or data[name] < 1:
+            raise BenchError(f"{origin}: asset.{name} is {data[name]!r}, not a whole number above 0")
+    return AssetRules(**data)
 
 
 def load(experiment: str, name: str) -> Protocol:

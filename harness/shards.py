@@ -38,7 +38,7 @@ class Row:
         sha256: of the stored bytes.
         height, width: as the tokenizer got it.
         height_in, width_in: as it was decoded.
-        frames: how many were measured; 1 for an image.
+        frames: how many were measured; 1 for an image; of an asset its views, whose sides `height` and `width` are.
         encode_ms, decode_ms: its part of the pack's time, by tokens.
     """
 
@@ -68,7 +68,7 @@ class Shard:
         failed: ``{"id", "reason"}`` of those that could not be read.
         columns: float64 ``[n]`` by name.
         features: ``[n, ...]`` by name; empty once read back without them.
-        frames: per-frame values of videos by name, float64, one sample after another.
+        frames: per-frame values of videos, per-view values of assets, by name, float64, one sample after another.
         work: device name, times, peak memory; evidence, not part of any result.
     """
 

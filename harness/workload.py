@@ -31,7 +31,8 @@ class Measured:
     """Rows of samples, and as many entries in each column and feature.
 
     Attributes:
-        frames: per-frame values of videos by name, one clip after another: float64 ``[sum of the rows' frames]``.
+        frames: per-frame values of videos, per-view values of assets, by name, one sample after another: float64
+            ``[sum of the rows' frames]``.
     """
 
     rows: list[Row]
@@ -111,4 +112,8 @@ def workload(plan: Plan, workers: int) -> Workload:
         from harness.clip_work import ClipWork
 
         return ClipWork(plan)
+    if modality == "asset":
+        from harness.asset_work import AssetWork
+
+        return AssetWork(plan)
     raise BenchError(f"{plan.experiment}: nothing here measures samples of the kind {modality}")

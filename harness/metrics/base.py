@@ -66,12 +66,15 @@ class Aggregated(ABC):
 
     Attributes:
         columns: names of the per-sample columns, prefixed with the metric's name.
+        frame_columns: names of the per-frame values of videos (per view of assets) that go into the run's
+            ``frames.parquet``, prefixed likewise.
         higher_is_better: direction of the (first) cell.
         weights: SHA-256 of each weights file that it measures with, by file name; part of what a
             shard depends on, so a metric that got other weights is measured again.
     """
 
     columns: tuple[str, ...] = ()
+    frame_columns: tuple[str, ...] = ()
     higher_is_better: bool
     weights: Mapping[str, str] = MappingProxyType({})
 

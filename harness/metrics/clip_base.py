@@ -73,14 +73,7 @@ class ClipMeter(ABC):
 
 
 class ClipMetric(Aggregated):
-    """A metric of videos. `Aggregated.cells` gets its columns ``[n]`` and features ``[n, ...]`` of all clips.
-
-    Attributes:
-        frame_columns: names of the per-frame values that go into the run's ``frames.parquet``, prefixed with the
-            metric's name.
-    """
-
-    frame_columns: tuple[str, ...] = ()
+    """A metric of videos. `Aggregated.cells` gets its columns ``[n]`` and features ``[n, ...]`` of all clips."""
 
     @abstractmethod
     def start(self, shape: ClipShape) -> ClipMeter:

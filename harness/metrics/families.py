@@ -1,4 +1,4 @@
-"""The metric families by name, of images and of videos. A light table: no torch here."""
+"""The metric families by name, of images, of videos and of 3D assets. A light table: no torch here."""
 
 from __future__ import annotations
 
@@ -160,4 +160,46 @@ CLIP_METRICS: Mapping[str, Family] = MappingProxyType(
     }
 )
 """What can be measured of videos."""
-FAMILIES: Mapping[Modality, Mapping[str, Family]] = MappingProxyType({"image": METRICS, "video": CLIP_METRICS})
+_BACKGROUND = {"background": "black or white: what both lie on"}
+ASSET_METRICS: Mapping[str, Family] = MappingProxyType(
+    {
+        "psnr": Family(
+            title="PSNR of the 8-bit views: peak 255, mean over assets",
+            higher_is_better=True,
+            unit="dB",
+            options={
+                "mse": "view (mean over an asset's views of their dB) or asset (dB of one MSE over all its views: "
+                "AToken's release)",
+                **_BACKGROUND,
+                "foreground": "false, or true: only pixels that the original covers by half or more",
+            },
+        ),
+        "ssim": Family(
+            title="SSIM of each 8-bit view as of an image, mean over an asset's views, then over assets",
+            higher_is_better=True,
+            options={**CLIP_METRICS["ssim"].options, **_BACKGROUND},
+        ),
+        "ms-ssim": Family(
+            title="multi-scale SSIM of each 8-bit view (torchmetrics: 5 scales, 11x11, sigma 1.5), mean over views, "
+            "then over assets",
+            higher_is_better=True,
+            options=_BACKGROUND,
+        ),
+        "lpips": Family(
+            title="LPIPS v0.1 of each view as of an image, mean over an asset's views, then over assets",
+            higher_is_better=False,
+            options={**CLIP_METRICS["lpips"].options, **_BACKGROUND},
+        ),
+        "foreground": Family(
+            title="share of the pixels that the original covers by half or more, mean over views, then over assets",
+            higher_is_better=True,
+        ),
+        "tokens": Family(title="tokens of an asset, mean over assets", higher_is_better=False),
+        "voxels": Family(title="occupied voxels of an asset, mean over assets", higher_is_better=False),
+        "gaussians": Family(title="Gaussians of a reconstruction, mean over assets", higher_is_better=False),
+    }
+)
+"""What can be measured of 3D assets."""
+FAMILIES: Mapping[Modality, Mapping[str, Family]] = MappingProxyType(
+    {"image": METRICS, "video": CLIP_METRICS, "asset": ASSET_METRICS}
+)

@@ -1,9 +1,9 @@
-"""Builds the metrics of a protocol, of images or of videos. Imports torch only with what is built."""
+"""Builds the metrics of a protocol, of images, videos or assets. Imports torch only with what is built."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from harness.errors import BenchError, MissingWeights
 from harness.metrics.families import FAMILIES
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from harness.experiment import Modality
+    from harness.metrics.asset_base import AssetMetric
     from harness.metrics.base import Aggregated, Cell, Metric
     from harness.metrics.clip_base import ClipMetric
     from harness.protocol import MetricSpec, Protocol
@@ -24,6 +25,8 @@ else:
 INCEPTION_FAMILIES = ("rfid", "rfid-mean", "rfid-covariance", "kid", "inception-score")
 RFVD_FAMILIES = ("rfvd", "rfvd-mean", "rfvd-covariance")
 CODEBOOK_FAMILIES = ("codebook-usage", "codebook-entropy")
+COUNTS: dict[str, Literal["tokens", "voxels", "gaussians"]]
+COUNTS = {"tokens": "tokens", "voxels": "voxels", "gaussians": "gaussians"}
 
 
 class _UndefinedError(Exception):
@@ -128,6 +131,53 @@ def build_clip_metrics(
         return metric
 
     return _built(protocol, "video", build)
+
+
+def build_asset_metrics(
+    protocol: Protocol, weights: WeightStore, device: torch.device, *, unrendered: str | None = None
+) -> tuple[list[AssetMetric], list[Cell]]:
+    """The metrics of 3D assets that a protocol asks for; as `build_metrics`.
+
+    Args:
+        unrendered: why nothing of the tokenizer's can be looked at: then what looks at pictures is absent with this
+            reason.
+    """
+
+    def build(specs: list[MetricSpec]) -> AssetMetric:
+        common = _common(protocol, specs[0])
+        count = COUNTS.get(specs[0].metric)
+        if unrendered is not None and count in (None, "gaussians"):
+            raise MissingWeights(unrendered)
+        if count is not None:
+            from harness.metrics.asset_column import Count
+
+            return Count(**common, of=count)
+        ground = {"background": common.pop("background")} if "background" in common else {}
+        match specs[0].metric:
+            case "psnr":
+                from harness.metrics.asset_psnr import AssetPsnr
+
+                return AssetPsnr(**common, **ground)
+            case "ssim":
+                from harness.metrics.asset_column import OnGround
+                from harness.metrics.ssim import ClipSsim
+
+                return OnGround(ClipSsim(**common), **ground)
+            case "ms-ssim":
+                from harness.metrics.ms_ssim import MsSsim
+
+                return MsSsim(**common, **ground)
+            case "lpips":
+                from harness.metrics.asset_column import OnGround
+                from harness.metrics.lpips import ClipLpips
+
+                return OnGround(ClipLpips(**common, trunk=_trunk(specs[0], weights), device=device), **ground)
+            case _:
+                from harness.metrics.asset_psnr import ForegroundFraction
+
+                return ForegroundFraction(**common)
+
+    return _built(protocol, "asset", build)
 
 
 def _group(spec: MetricSpec) -> Hashable:

@@ -6,12 +6,12 @@ import json
 import re
 from typing import Any, get_args
 
+from harness.tokenizers.asset import AssetTokenizer
 from harness.tokenizers.base import Adapter, LatentMode, Tokenizer, TokenizerCard, TokenType
 from harness.tokenizers.video import VideoTokenizer
 
 CONTINUOUS = ("AE", "VAE")
 DISCRETE = ("VQ", "RQ", "MCQ", "FSQ")
-MODALITIES = ("image", "video", "asset")
 
 
 def card_faults(adapter: Adapter) -> list[str]:
@@ -21,14 +21,15 @@ def card_faults(adapter: Adapter) -> list[str]:
         return [f"card is a {type(card).__name__}, not a TokenizerCard"]
     learned, discrete = card.token_type in CONTINUOUS + DISCRETE, card.token_type in DISCRETE
     modes, modalities, types = card.latent_modes, set(card.modalities), get_args(TokenType)
-    offered = {name for name, kind in (("image", Tokenizer), ("video", VideoTokenizer)) if isinstance(adapter, kind)}
+    kinds = {"image": Tokenizer, "video": VideoTokenizer, "asset": AssetTokenizer}
+    offered = {name for name, kind in kinds.items() if isinstance(adapter, kind)}
     rules = [
         (re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", card.name), f"name {card.name!r} is not usable as a folder name"),
         (card.title.strip(), "title is empty"),
         (card.source.strip(), "source is empty: say licence, training data and origin"),
         (card.token_type in types, f"token_type {card.token_type!r} is none of {', '.join(types)}"),
         (
-            offered and offered == modalities - {"asset"} and modalities <= set(MODALITIES),
+            offered and offered == modalities,
             f"modalities {card.modalities!r} are not what the adapter implements: {', '.join(sorted(offered))}",
         ),
         (
@@ -49,7 +50,7 @@ def card_faults(adapter: Adapter) -> list[str]:
             f"compression {card.compression!r} is not (t, h, w), each 1 or more",
         ),
         (
-            not learned or (card.compression and card.latent_size),
+            not learned or ((card.compression or modalities == {"asset"}) and card.latent_size),
             f"compression and latent_size are wanted of a {card.token_type}",
         ),
         (

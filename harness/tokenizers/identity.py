@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from harness.data.base import ClipShape
 from harness.errors import BenchError
+from harness.tokenizers.asset import AssetTokenizer, EncodedAsset, InputViews, Rendered
 from harness.tokenizers.base import Encoded, LatentMode, Tokenizer, TokenizerCard
 from harness.tokenizers.clip_blocks import nominal_tokens
 from harness.tokenizers.video import EncodedPart, VideoTokenizer
 
+if TYPE_CHECKING:
+    from atoken.assets.cameras import Camera
+    from atoken.assets.mesh import Mesh
 
-class Identity(Tokenizer, VideoTokenizer):
+
+class Identity(Tokenizer, VideoTokenizer, AssetTokenizer):
     """No compression at all, on any device and at any size; of a video it holds the block that passes."""
 
     card = TokenizerCard(
         name="identity",
         title="identity (ceiling)",
-        modalities=("image", "video"),
+        modalities=("image", "video", "asset"),
         token_type="none",
         source="no model: the input itself",
     )
@@ -58,6 +64,36 @@ class Identity(Tokenizer, VideoTokenizer):
     def decode_clip(self, parts: Iterator[EncodedPart], shape: ClipShape) -> Iterator[Tensor]:  # noqa: ARG002
         for part in parts:
             yield part.payload
+
+    def encode_asset(
+        self,
+        mesh: Mesh,
+        inputs: InputViews,  # noqa: ARG002 - it keeps the mesh itself
+        *,
+        latent: LatentMode,  # noqa: ARG002
+        seed: int,  # noqa: ARG002
+    ) -> EncodedAsset:
+        # Nominal, as one to 16 x 16 pixels is of an image.
+        return EncodedAsset(payload=mesh, tokens=len(mesh.faces))
+
+    def decode_asset(self, encoded: EncodedAsset) -> Rendered:
+        return _MeshPictures(encoded.payload)
+
+
+class _MeshPictures(Rendered):
+    """The mesh itself, drawn by the renderer of the originals."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        from atoken.assets.render import Renderer
+
+        self._renderer = Renderer(mesh)
+
+    def render(self, camera: Camera, size: int) -> Tensor:
+        from atoken.assets.render import RenderSettings
+        from harness.metrics.asset_base import premultiplied
+
+        colours, _ = self._renderer.view(camera, RenderSettings(height=size, width=size))
+        return premultiplied(colours, torch.device("cpu"))
 
 
 def create(argument: str | None, *, device: str, dtype: str) -> Identity:  # noqa: ARG001

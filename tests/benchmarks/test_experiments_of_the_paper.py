@@ -7,14 +7,14 @@ import sys
 
 import pytest
 
-from benchmarks import image_recon, video_recon
+from benchmarks import asset_recon, image_recon, video_recon
 from benchmarks.planned import EXPERIMENTS
 from harness import protocol, registry
 from harness.data import catalog
 from harness.experiment import Experiment
 from reports import paper
 
-BUILT = (image_recon.EXPERIMENT, video_recon.EXPERIMENT)
+BUILT = (image_recon.EXPERIMENT, video_recon.EXPERIMENT, asset_recon.EXPERIMENT)
 ALL = (*BUILT, *EXPERIMENTS)
 FIGURES = [f"table{number:02d}" for number in range(3, 14)]  # 1 and 2 describe, they measure nothing
 
@@ -73,6 +73,7 @@ def test_what_is_built_is_whole(experiment: Experiment) -> None:
         loaded = protocol.load(experiment.name, name)
         assert cells <= {metric.name for metric in loaded.metrics}
         assert (loaded.clip is not None) == (experiment.modality == "video")
+        assert (loaded.asset is not None) == (experiment.modality == "asset")
     for spec in experiment.tokenizers:
         assert registry.TokenizerSpec.parse(spec).name in registry.tokenizers()
     assert experiment.runner is not None
@@ -82,7 +83,7 @@ def test_what_is_built_is_whole(experiment: Experiment) -> None:
 
 def test_listing_imports_nothing_heavy() -> None:
     code = (
-        "import sys, benchmarks.image_recon, benchmarks.video_recon, benchmarks.planned;"
+        "import sys, benchmarks.asset_recon, benchmarks.image_recon, benchmarks.video_recon, benchmarks.planned;"
         "print(*{'torch', 'numpy', 'pandas', 'PIL', 'av'} & set(sys.modules))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
