@@ -79,6 +79,18 @@ class Rendered(ABC):
         """
 
 
+class GaussianPictures(Rendered):
+    """A set of Gaussians, drawn as AToken's release draws them."""
+
+    def __init__(self, gaussians: Gaussians) -> None:
+        self.gaussians: Gaussians = gaussians
+
+    def render(self, camera: Camera, size: int) -> Tensor:
+        from atoken.assets.splat import render
+
+        return render(self.gaussians, camera, size, size)
+
+
 class AssetTokenizer(Adapter):
     """Anything that reconstructs 3D assets, behind one adapter.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from atoken.tokens import Latents, PosteriorSampler, SparseTokens
 from harness.data.base import ClipShape
 from harness.errors import BenchError
 from harness.plan import slug
+from harness.tokenizers.atoken_assets import UNRENDERED, AssetOptions, ATokenAssets, gaussian_weights
 from harness.tokenizers.base import Encoded, LatentMode, Tokenizer, TokenizerCard
 from harness.tokenizers.video import EncodedPart, VideoTokenizer
 from harness.tokenizers.video_options import VideoOptions
@@ -90,17 +91,19 @@ class ATokenAdapter(Tokenizer):
         return [clip[0].permute(2, 0, 1) for clip in self._model.decode_pixels(encoded.payload)]
 
 
-class ATokenVideoAdapter(ATokenAdapter, VideoTokenizer):
-    """Images as above, and videos in the model's temporal tiles.
+class ATokenVideoAdapter(ATokenAdapter, VideoTokenizer, ATokenAssets):
+    """Images as above, videos in the model's temporal tiles, and 3D assets.
 
     Holds a tile of 16 frames with its activations, the tile's pixels before and after, and for a cached decode the
     keys and values of the frames that are seen again; nothing grows with the clip. Sides and the last group of
     frames are completed and cut again.
     """
 
-    def __init__(self, model: AToken, card: TokenizerCard, options: VideoOptions) -> None:
+    def __init__(self, model: AToken, card: TokenizerCard, options: VideoOptions, assets: AssetOptions) -> None:
         super().__init__(model, card)
         self._options = options
+        self._asset_options = assets
+        self.unrendered = UNRENDERED if model.gaussian_decoder is None else None
 
     def borders(self, shape: ClipShape) -> tuple[Sequence[int], Sequence[int]]:
         space = self._options.space
@@ -158,6 +161,9 @@ def create(
     stride_frames: str | None = None,
     cache_frames: str | None = None,
     space_tiles: str | None = None,
+    gaussians: str | None = None,
+    occupancy: str | None = None,
+    gathering: str | None = None,
 ) -> ATokenAdapter:
     """Factory of ``atoken``.
 
@@ -166,6 +172,8 @@ def create(
         dtype: of weights and arithmetic: float32, bfloat16 or float16.
         preset: architecture of a file whose shapes do not tell it (So/D has So/C's).
         stride_frames, cache_frames, space_tiles: how videos are cut, see `VideoOptions`; images are not.
+        gaussians: a Gaussian decoder for 3D assets; if None that which lies beside the model, if there is one.
+        occupancy, gathering: how 3D assets become voxels, see `AssetOptions`.
 
     Raises:
         CheckpointError: no such checkpoint, or a broken or undecidable one.
@@ -177,15 +185,16 @@ def create(
     if dtype not in DTYPES:
         raise BenchError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
     name = argument or DEFAULT
-    model = AToken.from_pretrained(name, preset=preset, device=device, dtype=DTYPES[dtype])
+    model = AToken.from_pretrained(name, preset=preset, gaussians=gaussians, device=device, dtype=DTYPES[dtype])
     texts = {"stride_frames": stride_frames, "cache_frames": cache_frames, "space_tiles": space_tiles}
     options = VideoOptions.read(model.config, **texts)
+    assets = AssetOptions.read(occupancy=occupancy, gathering=gathering)
     published = _published(model.config)
     if published is not None and published.images_only:
         if given := [option for option, text in texts.items() if text is not None]:
             raise BenchError(f"{name}: has seen images only, so that frames go one by one; {given[0]} cuts nothing")
-        return ATokenAdapter(model, _card(name, model.config, None))
-    return ATokenVideoAdapter(model, _card(name, model.config, options), options)
+        return ATokenAdapter(model, _card(name, model.config))
+    return ATokenVideoAdapter(model, _wide_card(name, model.config, options, assets, gaussians), options, assets)
 
 
 def _published(config: ATokenConfig) -> Published | None:
@@ -198,8 +207,27 @@ def _bits(quantizer: FSQConfig) -> float:
     return quantizer.codebooks * math.log2(quantizer.codebook_size)
 
 
-def _card(name: str, config: ATokenConfig, options: VideoOptions | None) -> TokenizerCard:
-    """`options` are None for a model of images only."""
+def _wide_card(
+    name: str, config: ATokenConfig, options: VideoOptions, assets: AssetOptions, gaussians: str | None
+) -> TokenizerCard:
+    """Of a model that takes videos and assets too."""
+    card, space = _card(name, config), options.space
+    unlike = ", ".join(filter(None, (options.unlike(config), assets.unlike())))
+    return replace(
+        card,
+        title=f"{card.title} ({unlike})" if unlike else card.title,
+        modalities=("image", "video", "asset"),
+        frames=(config.patch[0], 0),
+        tile=(options.stride_frames, *((None, None) if space is None else (space.height, space.width))),
+        # The paper's figures are those of the defaults.
+        paper_row=None if unlike else card.paper_row,
+        weights_sha256=card.weights_sha256 | gaussian_weights(gaussians, checkpoint.locate(name).weights.parent),
+        settings=card.settings | options.settings() | {"assets": asdict(assets)},
+    )
+
+
+def _card(name: str, config: ATokenConfig) -> TokenizerCard:
+    """Of a model on images."""
     weights = checkpoint.locate(name).weights
     sha256 = checkpoint.sha256_file(weights)
     if name in checkpoint.packaged_models():
@@ -217,26 +245,15 @@ def _card(name: str, config: ATokenConfig, options: VideoOptions | None) -> Toke
         source += "; the official weights are Apple's, under Apple's model licence"
     quantizer = config.quantizer
     settings: dict[str, Any] = {"config": config.to_dict(), "padding": "reflect"}
-    tile: tuple[int | None, int | None, int | None] = (None, None, None)
-    unlike = ""
-    if options is not None:
-        settings |= options.settings()
-        space = options.space
-        tile = (options.stride_frames, *((None, None) if space is None else (space.height, space.width)))
-        unlike = options.unlike(config)
     return TokenizerCard(
         name=slug(label),
-        title=f"{title} ({unlike})" if unlike else title,
-        modalities=("image",) if options is None else ("image", "video"),
+        title=title,
         token_type="VAE" if quantizer is None else "FSQ",
         compression=config.patch if published is None else published.compression,
         latent_size=config.latent_channels,
         codebook_size=None if quantizer is None else quantizer.codebook_size,
-        frames=(1, 0) if options is None else (config.patch[0], 0),
-        tile=tile,
         latent_modes=("mean", "sample") if quantizer is None else ("mean",),
-        # The paper's figures are those of the defaults.
-        paper_row=None if published is None or unlike else published.row,
+        paper_row=None if published is None else published.row,
         weights_sha256={weights.name: sha256},
         source=source,
         settings=settings,

@@ -12,18 +12,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from atoken.assets.gaussians import SH_DEGREE_0, Gaussians
-from atoken.assets.splat import render
 from atoken.assets.voxels import RESOLUTION, unprojected, voxel_centres
 from atoken.errors import InputError
 from harness.errors import BenchError
-from harness.tokenizers.asset import AssetTokenizer, EncodedAsset, InputViews, Rendered
+from harness.tokenizers.asset import AssetTokenizer, EncodedAsset, GaussianPictures, InputViews
 from harness.tokenizers.base import LatentMode, TokenizerCard
 
 if TYPE_CHECKING:
-    from atoken.assets.cameras import Camera
     from atoken.assets.mesh import Mesh
     from atoken.assets.render import Views
 
@@ -33,16 +30,6 @@ of 512 x 512 (smaller ones leave holes) and of 0.35 to 0.7 in views of 256 x 256
 
 OPACITY = 0.99
 """At a Gaussian's centre. 0.9 is within 0.1 dB of it."""
-
-
-class GaussianPictures(Rendered):
-    """A set of Gaussians, drawn as AToken's release draws them."""
-
-    def __init__(self, gaussians: Gaussians) -> None:
-        self.gaussians: Gaussians = gaussians
-
-    def render(self, camera: Camera, size: int) -> Tensor:
-        return render(self.gaussians, camera, size, size)
 
 
 class VoxelColour(AssetTokenizer):

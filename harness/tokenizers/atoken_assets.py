@@ -1,0 +1,108 @@
+"""AToken on 3D assets: how it looks at them, and which decoder makes Gaussians of what it decodes.
+
+--option gaussians=3d_decode_gs.pt --option gathering=average --option occupancy=mesh
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atoken import checkpoint
+from atoken.assets.gaussian_decoder import WEIGHTS_NAME
+from atoken.assets.mesh_to_asset import Recipe
+from atoken.errors import CheckpointError, InputError
+from harness.errors import BenchError
+from harness.tokenizers.asset import AssetTokenizer, EncodedAsset, GaussianPictures, InputViews
+from harness.tokenizers.base import LatentMode
+
+if TYPE_CHECKING:
+    from atoken.assets.mesh import Mesh
+    from atoken.tokenizer import AToken
+
+UNRENDERED = (
+    "the model has no Gaussian decoder, and Gaussians of random weights are no result: name one with "
+    "--option gaussians=3d_decode_gs.pt"
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AssetOptions:
+    """How a mesh becomes tokens. All of it changes the result, so all of it is in the card.
+
+    Attributes:
+        occupancy: which voxels are taken, ``depth`` or ``mesh``.
+        gathering: which views colour a voxel, ``nearest``, ``average`` or ``visible``; see
+            `atoken.assets.mesh_to_asset.Recipe`.
+    """
+
+    occupancy: str = Recipe().occupancy
+    gathering: str = Recipe().gathering
+
+    @classmethod
+    def read(cls, *, occupancy: str | None, gathering: str | None) -> AssetOptions:
+        """From the text of options; None for the release's way.
+
+        Raises:
+            BenchError: no such way.
+        """
+        given = {"occupancy": occupancy, "gathering": gathering}
+        options = cls(**{name: value for name, value in given.items() if value is not None})
+        try:
+            options.recipe(InputViews(1, 1))
+        except InputError as error:
+            raise BenchError(f"--option {error}") from None
+        return options
+
+    def recipe(self, inputs: InputViews) -> Recipe:
+        """The library's word for it."""
+        names: dict[str, Any] = asdict(self)
+        return Recipe(views=inputs.count, size=inputs.size, **names)
+
+    def unlike(self) -> str:
+        """What differs from the release's way, for a row's title; empty where nothing does."""
+        usual = asdict(AssetOptions())
+        return ", ".join(f"{name} {value}" for name, value in asdict(self).items() if value != usual[name])
+
+
+def gaussian_weights(gaussians: str | None, folder: Path) -> dict[str, str]:
+    """SHA-256 of the Gaussian decoder's file by name; none where there is none.
+
+    Args:
+        gaussians: as the user named it.
+        folder: of the tokenizer's weights, which may hold one.
+
+    Raises:
+        CheckpointError: the named file does not exist.
+    """
+    path = folder if gaussians is None else Path(gaussians).expanduser()
+    if path.is_dir():
+        path = path / WEIGHTS_NAME
+    if path.is_file():
+        return {path.name: checkpoint.sha256_file(path)}
+    if gaussians is not None:
+        raise CheckpointError(f"{path}: no such Gaussian decoder; give the release's 3d_decode_gs.pt")
+    return {}
+
+
+class ATokenAssets(AssetTokenizer):
+    """What an adapter of AToken needs for assets: views on black, voxels, latents, Gaussians."""
+
+    _model: AToken
+    _asset_options: AssetOptions
+
+    def encode_asset(self, mesh: Mesh, inputs: InputViews, *, latent: LatentMode, seed: int) -> EncodedAsset:
+        from atoken.assets.asset import Asset
+
+        asset = Asset.from_mesh(mesh, self._asset_options.recipe(inputs), cache=inputs.cache)
+        latents = self._model.encode([asset])
+        if self._model.config.quantizer is not None:
+            payload = self._model.quantize(latents)
+        else:
+            payload = latents.mean if latent == "mean" else latents.sample([seed])
+        return EncodedAsset(payload=payload, tokens=len(asset), voxels=len(asset))
+
+    def decode_asset(self, encoded: EncodedAsset) -> GaussianPictures:
+        (gaussians,) = self._model.decode_gaussians(encoded.payload)
+        return GaussianPictures(gaussians)
