@@ -18,6 +18,9 @@ __all__ = ["MAX_TEXTURE_PIXELS", "Atlas", "TextureShelf", "decode_picture", "lin
 MAX_TEXTURE_PIXELS = 2**26
 """A texture of more pixels (8192 x 8192) is not decoded."""
 
+MAX_MODEL_PIXELS = 2**29
+"""Textures of one model beyond this many pixels (2 GiB) are left out."""
+
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TGA", "TIFF", "GIF")
 _WRAPS = {"repeat": 0, "clamp": 1, "mirror": 2}
 _CODES = 2**16
@@ -70,6 +73,7 @@ class TextureShelf:
     def __init__(self, source: Source) -> None:
         self._source = source
         self._pictures: dict[str, np.ndarray | None] = {}
+        self._pixels = 0
         self.notes: list[str] = []
 
     def picture(self, reference: str) -> np.ndarray | None:
@@ -92,6 +96,10 @@ class TextureShelf:
 
     def kept(self, name: str, found: np.ndarray | str) -> np.ndarray | None:
         """The pixels, or None and a note."""
+        if not isinstance(found, str):
+            self._pixels += found[..., 0].size
+            if self._pixels > MAX_MODEL_PIXELS:
+                found = f"is one too many, beyond {MAX_MODEL_PIXELS} pixels in all"
         if isinstance(found, str):
             self.notes.append(f"texture {name} {found}: grey")
             return None

@@ -14,7 +14,7 @@ import pytest
 from models import Gltf, png, quarters, write_square_obj
 
 from atoken.assets import mesh as mesh_module
-from atoken.assets import sources
+from atoken.assets import sources, textures
 from atoken.assets.mesh import GREY, load_mesh
 from atoken.assets.sources import AssetError
 
@@ -140,6 +140,19 @@ def test_what_is_missing_is_named_and_grey(tmp_path: Path) -> None:
     _write(tmp_path / "my wood.png", png(quarters()))
     assert load_mesh(tmp_path / "m.gltf").notes == ()
     _refused(model.write(tmp_path / "b.gltf", buffer="m.bin"), "m.bin is missing")
+
+
+def test_textures_beyond_the_limits_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_square_obj(tmp_path)
+    for limit, words in (
+        ("MAX_TEXTURE_PIXELS", "has 64x64 pixels, more than 100"),
+        ("MAX_MODEL_PIXELS", "one too many"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(textures, limit, 100)
+            mesh = load_mesh(path)
+        assert words in mesh.notes[0]
+        assert mesh.materials[0].colour == GREY
 
 
 ESCAPES = [
