@@ -158,7 +158,8 @@ class ClipReconstruction:
 
     def _counted(self, parts: Iterator[EncodedPart]) -> Iterator[EncodedPart]:
         for part in parts:
-            self._tokens += part.tokens
+            if self._tokenizer.card.compression is not None:
+                self._tokens += part.tokens  # what a codec counts here are no tokens
             if part.bits is None:
                 self._rated = False
             else:

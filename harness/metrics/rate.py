@@ -57,7 +57,7 @@ class ClipBitsPerPixel(TotalsColumn):
 
 
 def _has_rate(values: np.ndarray) -> bool:
-    """Whether the tokenizer has a rate: some sample has one, or there is no sample that could tell."""
+    """Whether the tokenizer has a rate (or tokens): some sample has, or there is no sample that could tell."""
     return not len(values) or not bool(np.isnan(values).all())
 
 
@@ -75,13 +75,16 @@ class Tokens(ColumnMetric):
 
 
 class ClipTokens(TotalsColumn):
-    """Tokens of a clip, mean over clips."""
+    """Tokens of a clip, mean over clips. A codec and the identity have none."""
 
     higher_is_better = False
     unit = "tokens"
 
     def __init__(self, *, name: str, resamples: int) -> None:
-        super().__init__(name, resamples, parameters={}, undefined="not counted")
+        super().__init__(name, resamples, parameters={}, undefined="the code is not made of tokens")
 
     def value(self, totals: ClipTotals) -> float:
-        return float(totals.tokens)
+        return np.nan if totals.compression is None else float(totals.tokens)
+
+    def applies(self, table: Mapping[str, np.ndarray]) -> bool:
+        return _has_rate(table[self.name])

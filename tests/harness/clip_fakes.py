@@ -85,6 +85,7 @@ class Groups(VideoTokenizer):
             title="groups",
             modalities=("video",),
             token_type="transform",
+            compression=(size, 1, 1),
             multiple=(multiple, multiple),
             frames=(size, rest),
             tile=(size, None, None),

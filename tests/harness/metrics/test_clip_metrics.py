@@ -201,7 +201,11 @@ def test_rate_is_over_the_frames_that_the_code_stands_for() -> None:
     known = {"bits": 32 * 48 * 8 * 0.25, "tokens": 12, "coded_frames": 8}
     cell = cell_of(bits, [measured(bits, a, b, **known)])
     assert (cell.value, cell.unit, cell.applies) == (0.25, "bit/pixel", True)
-    assert cell_of(tokens, [measured(tokens, a, b, **known), measured(tokens, a, b, tokens=20)]).value == 16
+    patches = {"compression": (4, 16, 16)}
+    counted = [measured(tokens, a, b, **known, **patches), measured(tokens, a, b, tokens=20, **patches)]
+    assert cell_of(tokens, counted).value == 16
+    codec = cell_of(tokens, [measured(tokens, a, b, **known)])
+    assert (codec.value, codec.applies) == (None, False)
     continuous = cell_of(bits, [measured(bits, a, b)])
     assert (continuous.value, continuous.applies) == (None, False)
     assert "continuous" in (continuous.absent or "")
