@@ -28,16 +28,19 @@ class Curve:
     Attributes:
         name, unit, about: what it is; `about` is empty where the page's legend says it.
         summary: range and worst frame in words.
+        of: what one of its pictures is called, ``frame`` or ``view``.
         frames: how many the curve covers; `shown` of them, the first, are in the video.
         path: of the ``<path>``; the value of a frame is a level step as wide as the frame.
         x, y: labels with their place in percent of the width and of the height from below.
         borders: where a tile ends and the next begins, in percent of the width.
-        values: as texts, of the shown frames, JSON for the script that follows the video.
+        values: as texts, of the shown frames, JSON for the script that follows the video; None of a curve that
+            covers other pictures than the video.
     """
 
     name: str
     unit: str
     about: str
+    of: str
     summary: str
     frames: int
     shown: int
@@ -45,7 +48,7 @@ class Curve:
     x: tuple[tuple[float, str], ...]
     y: tuple[tuple[float, str], ...]
     borders: tuple[float, ...]
-    values: str
+    values: str | None
 
 
 def curve(
@@ -54,9 +57,10 @@ def curve(
     *,
     unit: str,
     higher_is_better: bool | None,
-    shown: int,
-    tile: int | None,
+    shown: int | None,
+    tile: int | None = None,
     about: str = "",
+    of: str = "frame",
 ) -> Curve | None:
     """Draw one value per frame.
 
@@ -64,8 +68,9 @@ def curve(
 
     Args:
         values: ``[frames]``.
-        shown: how many of the frames are in the video.
+        shown: how many of the frames are in the video; None where it shows others.
         tile: frames between borders; None without any.
+        of: what one value stands for.
 
     Returns:
         None where no value is finite.
@@ -80,18 +85,20 @@ def curve(
     bottom, top = min(low, marks[0]), max(high, marks[-1])
     n = array.size
     every = _every(n, tile)
+    texts = None if shown is None else [_value(value, unit, decimals) for value in array[:shown].tolist()]
     return Curve(
         name=name,
         unit=unit,
         about=about,
-        summary=_summary(array, finite, unit, decimals, higher_is_better),
+        of=of,
+        summary=_summary(array, unit, decimals, higher_is_better, of),
         frames=n,
-        shown=min(shown, n),
+        shown=n if shown is None else min(shown, n),
         path=_path(array, bottom, top),
         x=tuple((100 * (frame + 0.5) / n, str(frame)) for frame in range(0, n, every)),
         y=tuple((100 * (mark - bottom) / (top - bottom), _label(mark, marks)) for mark in marks),
         borders=tuple(100 * border / n for border in range(tile, n, tile)) if tile else (),
-        values=json.dumps([_value(value, unit, decimals) for value in array[:shown].tolist()], ensure_ascii=False),
+        values=None if texts is None else json.dumps(texts, ensure_ascii=False),
     )
 
 
@@ -124,16 +131,17 @@ def _value(value: float, unit: str, decimals: int) -> str:
     return numbers.DASH if math.isnan(value) else f"{numbers.figure(value, decimals)} {unit}".rstrip()
 
 
-def _summary(array: np.ndarray, finite: np.ndarray, unit: str, decimals: int, higher_is_better: bool | None) -> str:
+def _summary(array: np.ndarray, unit: str, decimals: int, higher_is_better: bool | None, of: str) -> str:
+    finite = np.isfinite(array)
     places = np.flatnonzero(finite)
     known = array[finite]
     lowest, highest = int(places[known.argmin()]), int(places[known.argmax()])
     ends = [("lowest", lowest), ("highest", highest)]
     if higher_is_better is not None:
         ends = [("worst", lowest if higher_is_better else highest), ("best", highest if higher_is_better else lowest)]
-    said = ", ".join(f"{word} {_value(float(array[place]), unit, decimals)} at frame {place}" for word, place in ends)
+    said = ", ".join(f"{word} {_value(float(array[place]), unit, decimals)} at {of} {place}" for word, place in ends)
     if endless := int(np.isinf(array).sum()):
-        said += f"; {endless} of {array.size} frames without a finite value"
+        said += f"; {endless} of {array.size} {of}s without a finite value"
     return said
 
 

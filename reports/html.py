@@ -15,7 +15,7 @@ import jinja2
 
 from harness.experiment import Experiment
 from harness.records import NAME
-from reports import build, clip_page, clips, numbers, paper, views, words
+from reports import asset_page, build, clip_page, clips, numbers, paper, viewer, views, words
 from reports.build import Report
 from reports.legend import legend
 from reports.model import Comparison, Figure, Line, Metric, Panel
@@ -26,18 +26,20 @@ STRIPS = 6
 
 
 def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str, str]]]) -> None:
-    """Write ``index.html``, ``tables/``, ``runs/``, ``clips/``, ``pictures/`` and ``static/`` below ``out``.
+    """Write ``index.html`` and the folders of its pages, pictures and scripts below ``out``.
 
     Args:
         downloads: experiment name -> (format, href) of the same table in other formats.
     """
-    for name in ("static", "tables", "runs", "clips"):
+    for name in ("static", "tables", "runs", "clips", "assets"):
         (out / name).mkdir()
     for file in (resources.files("reports") / "static").iterdir():
         (out / "static" / file.name).write_bytes(file.read_bytes())
     environment = _environment(report)
     album = Album(out)
     shelf = clips.Shelf(report, album)
+    if any(asset.splat for record in report.records for asset in shelf.assets(record)):
+        viewer.write(out / viewer.SCRIPT)
 
     def page(template: str, target: str, root: str, **context: Any) -> None:
         text = environment.get_template(template).render(root=root, **context)
@@ -55,7 +57,7 @@ def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str,
         legend=legend(primary),
         protocol_panels=report.protocols,
         galleries=_galleries(report, album),
-        clip_galleries=clips.galleries(report, shelf, STRIPS),
+        film_galleries=clips.galleries(report, shelf, STRIPS),
         index=views.table_index(report),
         downloads=downloads,
     )
@@ -89,12 +91,14 @@ def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str,
             plots=views.sample_plots(record, samples) if samples else [],
             extremes=views.extremes(record, samples) if samples else None,
             shots=album.shots(record),
-            clips=shelf.shots(record),
+            films=shelf.shots(record),
             pages=shelf.pages(record),
             facts=views.facts(record),
         )
-        for shot in shelf.shots(record):
-            page("clip.html.j2", shot.page, "../", shot=shot, **clip_page.context(shelf, shot))
+        for clip in shelf.clips(record):
+            page("clip.html.j2", clip.page, "../", shot=clip, **clip_page.context(shelf, clip))
+        for asset in shelf.assets(record):
+            page("asset.html.j2", asset.page, "../", shot=asset, **asset_page.context(shelf, asset))
         shutil.copyfile(record.folder / NAME, out / "runs" / f"{slug}.json")
 
 
@@ -181,6 +185,7 @@ def _environment(report: Report) -> jinja2.Environment:
         "further_reasons": build.further_reasons,
         "loop_letter": build.letter,
         "noun": words.noun,
+        "viewer": {"script": viewer.SCRIPT, **viewer.manifest()},
     }
     return environment
 

@@ -20,6 +20,12 @@ _MEANINGS = {
         "How far the set of reconstructed clips as a whole strays from the originals, to a network trained on motion. "
         "A few dozen clips say little: read the interval.",
     ),
+    "PSNR (foreground)": (
+        "PSNR (foreground) ↑",
+        "Of the pixels alone that an asset covers: those that it leaves free are right in any reconstruction.",
+    ),
+    "MS-SSIM": ("MS-SSIM ↑", "SSIM over five sizes of each picture, so that coarse structure counts too."),
+    "foreground": ("foreground", "Share of a view that the asset covers: how much there is to get wrong."),
     "seam": (
         "seam ↓",
         "Whether the error jumps where one of a tokenizer's tiles ends and the next begins: 0 dB is no more than "

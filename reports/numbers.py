@@ -51,7 +51,7 @@ def used_of(n: int, expected: int | None) -> str:
 def decimals_for(values: list[float], unit: str) -> int:
     """Decimals of a column that the paper does not print: none for counts, two for dB and times, else enough
     to see three digits of its smallest figure, at least three and at most six."""
-    if unit == "tokens":
+    if unit in ("tokens", "voxels", "gaussians"):
         return 0
     if unit in ("dB", "ms"):
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import shutil
 from collections.abc import Iterable, Sequence
@@ -10,10 +11,11 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from reports import numbers
-from reports.records import ClipPicture, Picture, Record
+from reports.entries import Film, Picture
+from reports.records import Record
 
 RANKS = ("worst", "median", "best")
-Chosen = TypeVar("Chosen", Picture, ClipPicture)
+Chosen = TypeVar("Chosen", bound=Picture | Film)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +72,29 @@ class Album:
             self._known[path] = self._copy(path) if path.is_file() else None
         return self._known[path]
 
+    def embed(self, path: Path) -> str | None:
+        """Put a file into a script that a page from disk can load (it cannot fetch anything); else as `add`.
+
+        The script keeps the bytes in base64 in the page's ``embedded``, under its own name.
+        """
+        if path not in self._known:
+            self._known[path] = self._script(path) if path.is_file() else None
+        return self._known[path]
+
+    def _script(self, path: Path) -> str:
+        data = path.read_bytes()
+        target = self._target(data, f"{path.suffix.lower()}.js")
+        text = base64.b64encode(data).decode("ascii")
+        target.write_text(f'(self.embedded ??= {{}})["{target.name}"] = "{text}";\n', encoding="ascii")
+        return target.relative_to(self._root).as_posix()
+
+    def _target(self, data: bytes, suffix: str) -> Path:
+        folder = self._root / "pictures"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{hashlib.sha256(data).hexdigest()[:16]}{suffix}"
+
     def _copy(self, path: Path) -> str:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-        target = self._root / "pictures" / f"{digest}{path.suffix.lower()}"
-        target.parent.mkdir(exist_ok=True)
+        target = self._target(path.read_bytes(), path.suffix.lower())
         if not target.exists():
             shutil.copyfile(path, target)
         return target.relative_to(self._root).as_posix()
@@ -104,7 +125,7 @@ def _place(rank: str) -> int:
     return RANKS.index(rank) if rank in RANKS else len(RANKS)
 
 
-def figure_of(record: Record, picture: Picture | ClipPicture) -> str:
+def figure_of(record: Record, picture: Picture | Film) -> str:
     """The value that a picture was chosen by, with its unit; empty without one."""
     if picture.value is None:
         return ""

@@ -100,6 +100,11 @@ def _definition(record: Record) -> str:
         longest = [f"{limit:g} {unit}" for limit, unit in limits if limit]
         more = " (whichever is more)" if len(longest) > 1 else ""
         parts.append(f"frames {clip.get('frames')}" + (f", the first {' or '.join(longest)}{more}" if longest else ""))
+    if asset := content.get("asset"):
+        parts.append(f"made of {asset.get('input_views')} views of {asset.get('input_size')} pixels a side")
+        parts.append(f"measured in {asset.get('views')} views of {asset.get('size')}")
+        grounds = [f"{m.get('name')} on {m['background']}" for m in content.get("metrics", ()) if "background" in m]
+        parts += grounds[:1]
     return ", ".join(str(part) for part in parts)
 
 

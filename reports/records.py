@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from harness.errors import BenchError
 from harness.records import NAME, REQUEST, load
+from reports.entries import AssetPicture, ClipPicture, Picture, read_asset, read_clip, read_picture
 
 SAMPLES = "samples.parquet"
 FRAMES = "frames.parquet"
@@ -37,57 +37,12 @@ class RecordCell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """One sample of a run's gallery; the three paths lie below the run's folder.
-
-    ``error_max`` is the grey-level difference at which the error map's colours end.
-    """
-
-    id: str
-    rank: str
-    metric: str
-    value: float | None
-    original: Path
-    reconstruction: Path
-    error: Path
-    error_max: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipPicture:
-    """One clip of a run's gallery; both paths lie below the run's folder (see `harness.clip_gallery`).
-
-    Attributes:
-        video: original, reconstruction and error side by side, the first `frames` frames.
-        poster: its frame number `poster_frame`, without loss.
-        height, width: of one of the three panels; `scale` of its pixels stand for one of the measured frame.
-        tile: frames, rows and columns that the tokenizer treats apart from the next; None where it does not cut.
-    """
-
-    id: str
-    rank: str
-    metric: str
-    value: float | None
-    video: Path
-    poster: Path
-    poster_frame: int
-    frames: int
-    rate: float
-    height: int
-    width: int
-    scale: float
-    error_max: float
-    lossless: bool
-    tile: tuple[int | None, int | None, int | None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """A run's ``record.json``.
 
     Attributes:
         folder: the run's folder, where the evidence lies.
-        gallery, clips: what it shows of its images or of its videos.
+        gallery, clips, assets: what it shows of its images, of its videos or of its assets.
         raw: the record as it was read, for whoever wants a field that has no name here.
     """
 
@@ -102,6 +57,7 @@ class Record:
     cells: tuple[RecordCell, ...]
     gallery: tuple[Picture, ...]
     clips: tuple[ClipPicture, ...]
+    assets: tuple[AssetPicture, ...]
     raw: Mapping[str, Any] = field(repr=False)
 
     @property
@@ -193,8 +149,11 @@ def _record(folder: Path, raw: dict[str, Any]) -> Record:
         samples=_with(raw["samples"], "used", "failed"),
         settings=dict(raw["settings"]),
         cells=tuple(_cell(cell) for cell in raw["cells"]),
-        gallery=tuple(_picture(folder, entry) for entry in raw["gallery"] if "video" not in entry),
-        clips=tuple(_clip(folder, entry) for entry in raw["gallery"] if "video" in entry),
+        gallery=tuple(read_picture(folder, entry) for entry in raw["gallery"] if "video" not in entry),
+        clips=tuple(
+            read_clip(folder, entry) for entry in raw["gallery"] if {"video", "views"} & entry.keys() == {"video"}
+        ),
+        assets=tuple(read_asset(folder, entry) for entry in raw["gallery"] if "views" in entry),
         raw=raw,
     )
 
@@ -222,55 +181,4 @@ def _cell(cell: Mapping[str, Any]) -> RecordCell:
         unit=str(cell["unit"]),
         absent=cell["absent"],
         parameters=dict(cell["parameters"]),
-    )
-
-
-def _inside(folder: Path, name: object, *suffixes: str) -> Path:
-    path = (folder / str(name)).resolve()
-    # A record may come from anyone: it must not make the report copy other files of this machine.
-    if not path.is_relative_to(folder.resolve()) or path.suffix.lower() not in suffixes:
-        raise ValueError(f"gallery entry {name!r} is not a picture inside the run's folder")
-    return path
-
-
-def _picture(folder: Path, entry: Mapping[str, Any]) -> Picture:
-    def inside(key: str) -> Path:
-        return _inside(folder, entry[key], ".png", ".jpg", ".jpeg", ".webp")
-
-    return Picture(
-        id=str(entry["id"]),
-        rank=str(entry["rank"]),
-        metric=str(entry["metric"]),
-        value=None if entry["value"] is None else float(entry["value"]),
-        original=inside("original"),
-        reconstruction=inside("reconstruction"),
-        error=inside("error"),
-        error_max=None if entry.get("error_max") is None else float(entry["error_max"]),
-    )
-
-
-def _clip(folder: Path, entry: Mapping[str, Any]) -> ClipPicture:
-    frames, rate, sides = int(entry["frames"]), float(entry["rate"]), (int(entry["height"]), int(entry["width"]))
-    if frames < 1 or not 0 < rate < math.inf or min(sides) < 1:
-        raise ValueError(f"gallery entry {entry['video']!r} has no frames, no rate or no size")
-    video = _inside(folder, entry["video"], ".webm")
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", video.stem):
-        raise ValueError(f"gallery entry {entry['video']!r} cannot name a page")
-    t, x, y = (None if part is None else int(part) for part in entry["tile"])
-    return ClipPicture(
-        id=str(entry["id"]),
-        rank=str(entry["rank"]),
-        metric=str(entry["metric"]),
-        value=None if entry["value"] is None else float(entry["value"]),
-        video=video,
-        poster=_inside(folder, entry["poster"], ".png"),
-        poster_frame=int(entry["poster_frame"]),
-        frames=frames,
-        rate=rate,
-        height=sides[0],
-        width=sides[1],
-        scale=float(entry["scale"]),
-        error_max=float(entry["error_max"]),
-        lossless=bool(entry["lossless"]),
-        tile=(t, x, y),
     )

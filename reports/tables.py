@@ -196,7 +196,9 @@ def metric_of(records: Sequence[Record], name: str, decimals: int | None = None)
     cells = [cell for record in records if (cell := record.cell(name)) is not None]
     if decimals is None:
         decimals = numbers.decimals_for([cell.value for cell in cells if cell.value is not None], cells[0].unit)
-    return Metric(name=name, higher_is_better=cells[0].higher_is_better, unit=cells[0].unit, decimals=decimals)
+    # "voxels", in voxels, is said once.
+    unit = "" if cells[0].unit.lower() in name.lower() else cells[0].unit
+    return Metric(name=name, higher_is_better=cells[0].higher_is_better, unit=unit, decimals=decimals)
 
 
 def _further(records: Sequence[Record], main: Sequence[str]) -> tuple[Metric, ...]:

@@ -141,6 +141,7 @@ def read_samples(record: Record) -> dict[str, list[Any]] | None:
 
 
 _DESCRIBE = ("label", "height", "width", "height_in", "width_in", "frames")
+_SEVERAL = {"video": "frames", "asset": "views"}
 _UNITS = {"encode_ms": "ms", "decode_ms": "ms"}
 
 
@@ -162,7 +163,8 @@ def sample_plots(record: Record, samples: Mapping[str, list[Any]]) -> list[dict[
 
 def extremes(record: Record, samples: Mapping[str, list[Any]], each: int = 5) -> dict[str, Any] | None:
     """The worst and the best samples by the gallery's metric (the first cell's without a gallery)."""
-    chosen_by = [picture.metric for picture in record.gallery] or [clip.metric for clip in record.clips]
+    chosen_by = [picture.metric for picture in record.gallery]
+    chosen_by += [film.metric for film in (*record.clips, *record.assets)]
     names = chosen_by[:1] or [cell.name for cell in record.cells[:1]]
     if not names or names[0] not in samples or len(samples["id"]) < 2:
         return None
@@ -181,8 +183,8 @@ def extremes(record: Record, samples: Mapping[str, list[Any]], each: int = 5) ->
         size = ""
         if "height" in samples and "width" in samples:
             size = f"{samples['width'][place]} × {samples['height'][place]}"
-        if record.modality == "video" and "frames" in samples:
-            size += f" × {samples['frames'][place]} frames"
+        if record.modality in _SEVERAL and "frames" in samples:
+            size += f" × {samples['frames'][place]} {_SEVERAL[record.modality]}"
         text = f"{numbers.figure(values[place], decimals)} {unit}".rstrip()
         return {"id": str(samples["id"][place]), "size": size, "value": text}
 

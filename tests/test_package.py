@@ -49,3 +49,5 @@ def test_the_wheel_carries_the_shipped_model_and_the_golden_cases(installed: Pat
     assert list((installed / "harness" / "golden_cases").glob("*.safetensors"))
     for name in ("davis2016.csv", "tokenbench.csv"):
         assert (installed / "harness" / "data" / "lists" / name).is_file()
+    for name in ("index.es.js", "LICENSE", "manifest.json"):
+        assert (installed / "reports" / "vendor" / "gsplat" / name).is_file()

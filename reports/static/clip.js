@@ -1,4 +1,5 @@
-// The page of a clip: plays it, moves the curves' cursors with it, and goes where a curve is clicked.
+// The page of a clip or an asset: plays it, moves the curves' cursors with it, goes where a curve is clicked, and
+// turns a turntable as it is dragged.
 "use strict";
 
 function clip(player) {
@@ -9,7 +10,9 @@ function clip(player) {
     [".transport", ".play", ".seek", ".time", ".view", ".speed"].map(part);
   const rate = Number(player.dataset.rate);
   const last = Number(player.dataset.frames) - 1;
-  const plots = [...document.querySelectorAll(".curve")].map((figure) => ({
+  const unit = player.dataset.unit;
+  const turns = "turn" in player.dataset;
+  const plots = [...document.querySelectorAll(".curve[data-values]")].map((figure) => ({
     area: figure.querySelector(".plot-area"),
     cursor: figure.querySelector(".cursor"),
     at: figure.querySelector(".at"),
@@ -19,9 +22,11 @@ function clip(player) {
   let frame = 0;
 
   const show = (next) => {
-    frame = Math.min(last, Math.max(0, next));
+    // A turntable goes round.
+    frame = turns ? (next + 100 * (last + 1)) % (last + 1) : Math.min(last, Math.max(0, next));
     seek.value = frame;
-    time.textContent = `frame ${frame} of ${last + 1}, ${(frame / rate).toFixed(2)} s`;
+    const where = turns ? `from ${Math.round((360 * frame) / (last + 1))}°` : `${(frame / rate).toFixed(2)} s`;
+    time.textContent = `${unit} ${frame} of ${last + 1}, ${where}`;
     for (const plot of plots) {
       plot.cursor.style.left = `${(100 * (frame + 0.5)) / plot.frames}%`;
       plot.at.textContent = plot.values[frame] ?? "";
@@ -47,7 +52,8 @@ function clip(player) {
     else video.pause();
   };
   play.addEventListener("click", toggle);
-  video.addEventListener("click", toggle);
+  const drag = turns ? turntable() : null;
+  video.addEventListener("click", () => { if (!drag || !drag.moved) toggle(); });
   video.addEventListener("play", () => { play.textContent = "Pause"; requestAnimationFrame(follow); });
   video.addEventListener("pause", () => { play.textContent = "Play"; });
   part(".transport").addEventListener("click", (event) => {
@@ -60,6 +66,25 @@ function clip(player) {
   speed.addEventListener("change", () => { video.playbackRate = Number(speed.value); });
   const look = (value) => { player.dataset.view = value; view.value = value; };
   view.addEventListener("change", () => look(view.value));
+
+  function turntable() {
+    const held = { moved: false };
+    video.addEventListener("pointerdown", (event) => {
+      Object.assign(held, { x: event.clientX, frame, moved: false });
+      video.setPointerCapture(event.pointerId);
+    });
+    video.addEventListener("pointermove", (event) => {
+      if (!(event.buttons & 1)) return;
+      const panel = video.clientWidth / (player.dataset.view === "all" ? 3 : 1);
+      // Across a panel is half a turn, and the near side follows the hand.
+      const steps = Math.round(((event.clientX - held.x) / panel) * ((last + 1) / 2));
+      if (!steps && !held.moved) return;
+      held.moved = true;
+      video.pause();
+      if (frame !== held.frame - steps) go(held.frame - steps);
+    });
+    return held;
+  }
 
   for (const plot of plots) {
     const place = (event) => {

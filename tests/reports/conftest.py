@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from fake_assets import EXPERIMENTS as WITH_ASSETS
+from fake_assets import make_asset_run
 from fake_clips import EXPERIMENTS as WITH_CLIPS
 from fake_clips import clip, make_clip_run
 from fake_runs import EXPERIMENTS, make_run
@@ -70,6 +72,39 @@ def clips_out(clips_made: Report, tmp_path_factory: pytest.TempPathFactory) -> P
     """Its folder, in every format."""
     folder = tmp_path_factory.mktemp("report-of-clips")
     write(clips_made, folder, FORMATS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def asset_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Assets under three tokenizers and two protocols, one that cannot decode, and a row of the paper."""
+    folder = tmp_path_factory.mktemp("assets") / "runs"
+    for spec in ("identity", "voxel-colour"):
+        make_asset_run(folder, spec)
+    make_asset_run(folder, "atoken", shown=False)
+    make_asset_run(folder, "atoken", protocol="release")
+    make_asset_run(folder, "atoken:so-c.pt", dataset="toys4k", expected=3229, ids=("toys/a b#1.blend",))
+    make_clip_run(folder, "dct3d:48", clips={"goat": clip(0, 3, 18, 32)})
+    return folder
+
+
+@pytest.fixture
+def asset_runs(asset_template: Path, tmp_path: Path) -> Path:
+    """A copy of `asset_template` that the test may change."""
+    return Path(shutil.copytree(asset_template, tmp_path / "runs"))
+
+
+@pytest.fixture(scope="session")
+def assets_made(asset_template: Path) -> Report:
+    """The report of `asset_template`."""
+    return build(read_all(asset_template), WITH_ASSETS)
+
+
+@pytest.fixture(scope="session")
+def assets_out(assets_made: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Its folder, in every format."""
+    folder = tmp_path_factory.mktemp("report-of-assets")
+    write(assets_made, folder, FORMATS)
     return folder
 
 
