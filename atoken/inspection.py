@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from atoken.assets.gaussian_decoder import GaussianDecoder
 from atoken.checkpoint import CONFIG_NAME, Source, decide_config, demand_fit, locate, open_weights, sha256_file
 from atoken.config import ATokenConfig
 from atoken.errors import CheckpointError
@@ -48,6 +49,8 @@ def describe(checkpoint: str, preset: str | None) -> Iterator[str]:
     }
     rows |= {f"parameters, {part}": f"{count:,}" for part, count in parts.items()}
     rows["parameters"] = f"{sum(parts.values()):,}"
+    if GaussianDecoder.is_in(source.weights.parent):
+        rows["Gaussian decoder"] = "in the same folder"
     if config is not None:
         rows["config"] = json.dumps(config.to_dict())
     width = max(map(len, rows))

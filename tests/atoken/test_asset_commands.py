@@ -311,6 +311,8 @@ def test_convert_takes_both(run: Run, ckpt: Path, decoder: Path, tmp_path: Path)
     assert {path.name for path in out.iterdir()} == names
     model = AToken.from_pretrained(out)
     assert model.gaussian_decoder is not None
+    assert "Gaussian decoder          in the same folder" in run("info", out)[1]
+    assert "Gaussian decoder" not in run("info", ckpt)[1]
     # A file of its own holds the tokenizer alone, also where the folder has a Gaussian decoder.
     assert run("convert", out, tmp_path / "alone" / "model.safetensors")[0] == 0
     assert AToken.from_pretrained(tmp_path / "alone" / "model.safetensors").gaussian_decoder is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -301,6 +302,14 @@ def test_arrays_and_tensors_of_any_kind_give_the_same_asset() -> None:
         assert torch.equal(pack_pixels([got]).features, pack_pixels([wanted]).features)
 
 
+def test_assets_go_to_other_processes() -> None:
+    asset = Asset(GOOD, TWO, "chair")
+    again = pickle.loads(pickle.dumps(asset))
+    assert torch.equal(again.features, asset.features)
+    assert torch.equal(again.coords, asset.coords)
+    assert again.name == "chair"
+
+
 def test_packing_names_the_asset_by_its_place(noise: Noise) -> None:
     with pytest.raises(InputError, match=r"item 1: an asset's voxels hold 768 values each \(16 x 16 pixels\), got 12"):
         pack_pixels([noise(16, 16), Asset(GOOD[:, :12], TWO)])
@@ -351,3 +360,21 @@ def test_packs_with_assets_split_and_join(tiny: AToken, noise: Noise) -> None:
     assert again.mean.items == latents.mean.items
     assert torch.equal(again.mean.coords, latents.mean.coords)
     assert again.mean.lengths == (6, 1, 4)
+
+
+@pytest.mark.cuda
+def test_a_mixed_batch_on_cuda(noise: Noise) -> None:
+    model = build(tiny_config())
+    model.attach_gaussians(gaussian_decoder())
+    items = [noise(20, 33), some_asset(40), noise(9, 16, 16), some_asset(7, 1)]
+    wanted = model.encode(items)
+    expected = model.decode(wanted, output="float")
+    model.to("cuda")
+    got = model.encode(items)
+    torch.testing.assert_close(got.mean.features.cpu(), wanted.mean.features, rtol=0, atol=2e-4)
+    for decoded, reference in zip(model.decode(got, output="float"), expected, strict=True):
+        if isinstance(reference, Gaussians):
+            assert decoded.means.is_cuda
+            torch.testing.assert_close(decoded.means.cpu(), reference.means, rtol=0, atol=2e-4)
+        else:
+            np.testing.assert_allclose(decoded, reference, rtol=0, atol=1e-3)
