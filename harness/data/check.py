@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from harness.console import Console
-from harness.data.base import ClipSource, Dataset, ImageSource, SampleError
+from harness.data.base import AssetSource, ClipSource, Dataset, ImageSource, SampleError
 from harness.data.catalog import DATASETS, open_dataset
 from harness.data.fingerprint import content_sha256, ids_sha256
 from harness.errors import BenchError
@@ -34,8 +34,10 @@ class CheckReport:
         broken: id and reason of each sample that cannot be decoded.
         missing: official ids that are not there; empty where no official list is known.
         unexpected: ids that are there and are not official.
-        sizes: smallest and largest ``(height, width)`` by area, of the readable samples; None without any.
-        frames: of all readable clips together; None for images.
+        sizes: smallest and largest ``(height, width)`` by area, of the readable samples; None without any, and of
+            assets.
+        frames: of all readable clips together; None for others.
+        faces: triangles of each readable asset, rising; empty for others.
         rates: frames per second that the readable clips have, rising.
         ids_sha256: over the ids of all samples.
         content_sha256: over ids and bytes of the readable ones, as a run's record has it.
@@ -53,6 +55,7 @@ class CheckReport:
     unexpected: tuple[str, ...]
     sizes: tuple[tuple[int, int], tuple[int, int]] | None
     frames: int | None
+    faces: tuple[int, ...]
     rates: tuple[Fraction, ...]
     ids_sha256: str
     content_sha256: str
@@ -67,10 +70,13 @@ class CheckReport:
         """For people, one fact a line."""
         readable = self.found - len(self.broken)
         of = "" if self.expected is None else f" of {self.expected:,} expected"
-        kind = "clips" if self.modality == "video" else f"{self.modality}s"
+        kind = {"video": "clips", "asset": "models"}.get(self.modality, "images")
         lines = [f"{self.title} ({self.name}): {readable:,} readable {kind}{of}"]
         if self.frames is not None:
             lines.append(f"frames: {self.frames:,}")
+        if self.faces:
+            few, many, total = self.faces[0], self.faces[-1], sum(self.faces)
+            lines.append(f"faces: {few:,} to {many:,} a model, {total:,} in all")
         if self.sizes:
             (h, w), (high, wide) = self.sizes
             lines.append(f"sizes: {w} x {h} to {wide} x {high} pixels")
@@ -92,7 +98,7 @@ def check(spec: str, kind: str | None = None, only: Path | None = None) -> int:
 
     Args:
         spec: ``NAME`` or ``NAME=PATH``.
-        kind: ``image`` or ``video``; None for the kind that has the name, images where both have it.
+        kind: ``image``, ``video`` or ``asset``; None for the kind that has the name, images where both have it.
         only: a file with the ids of a subset; None for all samples.
 
     Returns:
@@ -148,10 +154,11 @@ def _modality(name: str, kind: str | None) -> Modality:
 
 @dataclass(frozen=True, slots=True)
 class _Readable:
-    """What one sample tells once it was decoded; an image has neither frames nor a rate."""
+    """What one sample tells once it was decoded: of an image its size, of an asset its faces, of a clip the rest."""
 
     sha256: str
-    size: tuple[int, int]
+    size: tuple[int, int] | None = None
+    faces: int | None = None
     frames: int | None = None
     rate: Fraction | None = None
 
@@ -174,7 +181,8 @@ def inspect(dataset: Dataset, *, progress: Progress | None = None) -> CheckRepor
             progress(1)
     official = dataset.official_ids()
     ids = {sample.id for sample in samples}
-    by_area = sorted((one.size for _, one in read), key=lambda size: (size[0] * size[1], size))
+    sizes = [one.size for _, one in read if one.size is not None]
+    by_area = sorted(sizes, key=lambda size: (size[0] * size[1], size))
     return CheckReport(
         name=dataset.name,
         title=dataset.title,
@@ -187,6 +195,7 @@ def inspect(dataset: Dataset, *, progress: Progress | None = None) -> CheckRepor
         unexpected=() if official is None else tuple(sorted(ids - set(official))),
         sizes=(by_area[0], by_area[-1]) if by_area else None,
         frames=sum(one.frames or 0 for _, one in read) if dataset.modality == "video" else None,
+        faces=tuple(sorted(one.faces for _, one in read if one.faces is not None)),
         rates=tuple(sorted({one.rate for _, one in read if one.rate is not None})),
         ids_sha256=ids_sha256(sample.id for sample in samples),
         content_sha256=content_sha256((sample_id, one.sha256) for sample_id, one in read),
@@ -212,7 +221,11 @@ def _read(dataset: Dataset, index: int) -> _Readable | SampleError:
         if isinstance(dataset, ClipSource):
             clip = dataset.open(index)
             frames = sum(len(block) for block in clip.blocks(_BLOCK))
-            return _Readable(clip.sha256, (clip.shape.height, clip.shape.width), frames, clip.shape.rate)
+            size = (clip.shape.height, clip.shape.width)
+            return _Readable(clip.sha256, size, frames=frames, rate=clip.shape.rate)
+        if isinstance(dataset, AssetSource):
+            model = dataset.open(index)
+            return _Readable(model.sha256, faces=len(model.mesh.faces))
         decoded = cast("ImageSource", dataset).read(index)
         height, width = decoded.pixels.shape[:2]
         return _Readable(decoded.sha256, (height, width))

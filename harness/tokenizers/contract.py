@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import torch
 
+from harness.tokenizers.asset import AssetTokenizer
+from harness.tokenizers.asset_contract import asset_faults
 from harness.tokenizers.base import Adapter, Tokenizer
 from harness.tokenizers.card_contract import card_faults
 from harness.tokenizers.image_contract import image_faults
@@ -30,7 +32,8 @@ def check_adapter(tokenizer: Adapter, *, trained: bool = True, tolerance: float 
     tokenizers; value range and channel order on flat colours. For videos the same of clips of 1 to 33 frames, and
     that a clip's result depends neither on how its frames come in blocks nor on the clips before it, be they
     whole or given up; that frames come back as they go in where `card.tile` says that time is cut; and that a
-    sample draws noise of its own for each tile.
+    sample draws noise of its own for each tile. For 3D assets shape, dtype, alpha and colours of views, the same
+    result twice and after another asset, and seeds.
 
     Args:
         tokenizer: as its factory returns it; its `prepare` methods are called where `needs_prepare` says so.
@@ -49,6 +52,8 @@ def check_adapter(tokenizer: Adapter, *, trained: bool = True, tolerance: float 
         if isinstance(tokenizer, VideoTokenizer):
             found = video_faults(tokenizer, trained=trained, tolerance=tolerance)
             faults += [f"video: {fault}" for fault in found]
+        if isinstance(tokenizer, AssetTokenizer):
+            faults += [f"asset: {fault}" for fault in asset_faults(tokenizer, trained=trained)]
     except Exception as error:
         return [f"raised {type(error).__name__}: {error}"]
     return faults
