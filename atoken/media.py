@@ -69,7 +69,8 @@ def is_video(path: Path | str) -> bool:
 def is_asset(path: Path | str) -> bool:
     """Whether the file's name ends like that of a 3D asset, or it is a zip or lies in one."""
     path = Path(path)
-    return path.suffix.lower() in FORMATS or any(part.suffix.lower() == ".zip" for part in (path, *path.parents))
+    inside = (part for part in (path, *path.parents) if part.suffix.lower() == ".zip")
+    return path.suffix.lower() in FORMATS or any(part.is_file() for part in inside)
 
 
 def list_media(paths: Iterable[Path | str], *, assets: bool = False) -> list[Path]:

@@ -29,7 +29,8 @@ class Asset:
     """A 3D object in the release's cube: voxels of a 64^3 grid that its surface fills, with their colours.
 
     The voxels may stand in any order: the order of an asset's rows is that of its tokens, and of all that is
-    made of them. Reordering rows reorders results, and changes no value beyond the last float bits.
+    made of them. Reordering rows reorders results, and changes no value beyond the last float bits; but the noise of
+    a sample is drawn row by row.
 
     Attributes:
         features: [L, C] floating point in [0, 1], C = 768 for the release's patches of 16 x 16: pixels of one

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from atoken.media import MediaError, is_image, is_video, list_media, read_image
+from atoken.media import MediaError, is_asset, is_image, is_video, list_media, read_image
 
 NOISE = np.random.default_rng(0)
 
@@ -159,3 +159,19 @@ def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
         list_media([tmp_path / "gone"])
     with pytest.raises(MediaError, match="holds no image and no video"):
         list_media([tmp_path])
+
+
+def test_assets_are_told_by_name_and_zips_by_being_files(tmp_path: Path) -> None:
+    (tmp_path / "folder.zip").mkdir()
+    (tmp_path / "file.zip").write_bytes(b"PK")
+    for name in ("a.glb", "a.GLTF", "a.obj", "a.ply", "a.stl", "file.zip", "file.zip/sub/a.obj"):
+        assert is_asset(tmp_path / name)
+    for name in ("a.png", "a.mp4", "folder.zip", "folder.zip/a.png", "gone.zip", "obj"):
+        assert not is_asset(tmp_path / name)
+
+
+def test_folders_give_models_that_are_whole_by_themselves(tmp_path: Path) -> None:
+    for name in ("a.png", "b.glb", "c.obj", "d.gltf", "e.stl", ".f.glb", "g.ply"):
+        (tmp_path / name).touch()
+    assert [path.name for path in list_media([tmp_path], assets=True)] == ["a.png", "b.glb", "e.stl", "g.ply"]
+    assert [path.name for path in list_media([tmp_path])] == ["a.png"]
