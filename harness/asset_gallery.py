@@ -25,8 +25,9 @@ SIDE = 384
 PITCH = 20.0
 """Degrees above the horizon from which the turntable is seen."""
 
-GROUND = 208
-"""Grey level of 255 that the views are laid on: black, white and coloured assets all stand out from it."""
+GROUND = (74, 94, 118)
+"""Colour (RGB, 0 to 255) that the views are laid on. Much furniture is grey, from black to white, or of wood: it all
+stands out from a dull blue."""
 
 MOST_GAUSSIANS = 100_000
 """Gaussians that a gallery keeps, 6.8 MB: a report of a dozen assets still opens at once."""
@@ -64,7 +65,7 @@ def write_asset(
     Returns:
         Of the record's gallery entry: ``video``, ``poster``, ``splat`` (paths below the run's folder; splat None
         without Gaussians), ``views`` (how many are shown), ``poster_view``, ``rate``, ``height``, ``width``,
-        ``scale``, ``error_max`` and ``lossless`` as of `write_clip`, ``ground`` (the grey level that all lie on),
+        ``scale``, ``error_max`` and ``lossless`` as of `write_clip`, ``ground`` (the colour that all lie on),
         ``rms`` (of each shown view: root of the mean squared error in grey levels of 255, on that ground),
         ``tokens``, ``voxels``, ``gaussians`` (None without any), ``splat_gaussians`` (how many of them are in
         the file: at most `MOST_GAUSSIANS`, those that cover most).
@@ -78,7 +79,7 @@ def write_asset(
     clip = write_clip(folder, stem, _laid(views, rms), rate=_RATE)
     entry = {name: clip[name] for name in ("video", "poster", "rate", "height", "width", "scale", "error_max")}
     entry |= {"views": clip["frames"], "poster_view": clip["poster_frame"], "lossless": clip["lossless"]}
-    entry |= {"ground": GROUND, "rms": rms, "tokens": tokens, "voxels": voxels}
+    entry |= {"ground": list(GROUND), "rms": rms, "tokens": tokens, "voxels": voxels}
     if splat is None:
         return {**entry, "splat": None, "gaussians": None, "splat_gaussians": None}
     from atoken.assets.gaussian_files import save_ply
@@ -98,7 +99,7 @@ def _laid(views: Iterable[tuple[np.ndarray, np.ndarray]], rms: list[float]) -> I
 
 
 def _on_ground(view: np.ndarray) -> np.ndarray:
-    colours = 255 * view[..., :3] + GROUND * (1 - view[..., 3:])
+    colours = 255 * view[..., :3] + np.array(GROUND, np.float32) * (1 - view[..., 3:])
     return np.asarray(np.rint(np.clip(colours, 0, 255)).astype(np.uint8))
 
 

@@ -74,7 +74,7 @@ def _facts(shelf: Shelf, shot: AssetShot) -> list[tuple[str, str]]:
     facts.append(("Gaussians", _gaussians(shot)))
     if row:
         facts.append(timing(row))
-    ground = f"on grey {asset.ground} of 255"
+    ground = f"on a ground of RGB {', '.join(map(str, asset.ground))}"
     facts.append(("Shown", f"{shot.part} of a full turn, {ground}; the video is compressed, the still is not"))
     if "sha256" in row:
         facts.append(("SHA-256 of the source", str(row["sha256"])))

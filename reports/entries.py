@@ -71,14 +71,14 @@ class AssetPicture(Film):
     """One asset of a run's gallery, as a turntable (see `harness.asset_gallery`).
 
     Attributes:
-        ground: the grey level of 255 that all views lie on.
+        ground: the colour that all views lie on, RGB, 0 to 255.
         rms: of each shown view, root of the mean squared error in grey levels.
         splat: PLY file with `splat_gaussians` of the `gaussians`; all three None without Gaussians.
         voxels: None where the tokenizer has no grid.
     """
 
     unit: ClassVar[str] = "view"
-    ground: int
+    ground: tuple[int, int, int]
     rms: tuple[float, ...]
     tokens: int
     voxels: int | None
@@ -121,10 +121,11 @@ def read_asset(folder: Path, entry: Mapping[str, Any]) -> AssetPicture:
     rms = tuple(float(value) for value in entry["rms"])
     if len(rms) != film["frames"] or not all(math.isfinite(value) for value in rms):
         raise ValueError(f"gallery entry {entry['video']!r} has {len(rms)} errors for {film['frames']} views")
+    red, green, blue = (int(part) for part in entry["ground"])
     splat = entry["splat"]
     return AssetPicture(
         **film,
-        ground=int(entry["ground"]),
+        ground=(red, green, blue),
         rms=rms,
         tokens=int(entry["tokens"]),
         voxels=_count(entry["voxels"]),

@@ -3,7 +3,7 @@
 
 const FOCAL = 0.5 / Math.tan(Math.PI / 9); // of cameras with a field of view of 40 degrees
 const FRONT = { alpha: 0, beta: Math.PI / 9, radius: 2 }; // where the turntable begins
-const AWAKE = 1500; // milliseconds that drawing goes on after the last move: the library's camera glides
+const AWAKE = 500; // milliseconds that drawing goes on once the camera rests: a worker sorts the Gaussians meanwhile
 
 function load(address) {
   return new Promise((done, failed) => {
@@ -32,8 +32,7 @@ async function start(box, canvas) {
   const [scene, camera] = [new splat.Scene(), new splat.Camera()];
   // No second argument: its default fades the picture in.
   const renderer = new splat.WebGLRenderer(canvas, []);
-  const ground = Number(box.dataset.ground);
-  renderer.backgroundColor = new splat.Color32(ground, ground, ground);
+  renderer.backgroundColor = new splat.Color32(...box.dataset.ground.split(" ").map(Number));
   // The library takes the focal length once: the canvas keeps its size, and the page stretches it.
   renderer.setSize(768, 768);
   camera.data.fx = camera.data.fy = FOCAL * 768;
@@ -44,14 +43,18 @@ async function start(box, canvas) {
   let until = 0;
   let drawing = false;
   const draw = () => {
-    controls.update();
+    const before = camera.position;
+    controls.update(); // the library's camera glides to where it was sent
+    if (camera.position.subtract(before).magnitude() > 1e-5) until = performance.now() + AWAKE;
     renderer.render(scene, camera);
     canvas.dataset.drawn = renderer.renderProgram.depthIndex.length; // how many the worker has sorted
     drawing = performance.now() < until || Number(canvas.dataset.drawn) < count;
+    canvas.ariaBusy = drawing;
     if (drawing) requestAnimationFrame(draw);
   };
   const wake = () => {
     until = performance.now() + AWAKE;
+    canvas.ariaBusy = true;
     if (!drawing) { drawing = true; requestAnimationFrame(draw); }
   };
   const look = ({ alpha, beta, radius }) => {
@@ -88,7 +91,9 @@ async function start(box, canvas) {
   }, { capture: true });
   canvas.addEventListener("mousedown", () => canvas.focus({ preventScroll: true }));
 
-  look(FRONT);
+  const turntable = document.querySelector(".player .seek");
+  // The view that the turntable shows: alpha is 0 at its first.
+  look({ ...FRONT, alpha: (2 * Math.PI * Number(turntable.value)) / (Number(turntable.max) + 1) });
   withoutBlobs(() => renderer.render(scene, camera));
   return { front: () => look(FRONT), bytes };
 }

@@ -64,7 +64,7 @@ def test_views_lie_on_the_ground_that_the_entry_states(tmp_path: Path) -> None:
     entry = write(tmp_path, made, voxels=7)
     poster = np.asarray(Image.open(tmp_path / entry["poster"]))
     assert poster.shape == (entry["height"], 3 * entry["width"], 3)
-    assert entry["ground"] == GROUND
+    assert tuple(entry["ground"]) == GROUND
     assert entry["scale"] == 12
     # Poster: of view 2, with Pillow laying straight colours over the ground.
     wanted = []
@@ -72,7 +72,7 @@ def test_views_lie_on_the_ground_that_the_entry_states(tmp_path: Path) -> None:
         straight = np.where(view[..., 3:] > 0, view[..., :3] / np.maximum(view[..., 3:], 1e-9), 0)
         rgba = np.concatenate([straight, view[..., 3:]], axis=2)
         above = Image.fromarray(np.rint(255 * np.clip(rgba, 0, 1)).astype(np.uint8), "RGBA")
-        below = Image.new("RGBA", above.size, (GROUND, GROUND, GROUND, 255))
+        below = Image.new("RGBA", above.size, (*GROUND, 255))
         wanted.append(np.asarray(Image.alpha_composite(below, above).convert("RGB")))
     shown = poster[6::12, 6::12].astype(int)
     assert abs(shown[:, :40] - wanted[0]).max() <= 1

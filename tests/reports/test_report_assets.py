@@ -150,7 +150,7 @@ def test_facts(assets_made: Report, shelf: Shelf) -> None:
     facts = dict(asset_page.context(shelf, shot(assets_made, shelf, "Voxel colour, 64³"))["facts"])
     assert facts["Measured"] == f"{VIEWS} views of 512 × 512 pixels"
     assert (facts["Tokens"], facts["Voxels"], facts["Gaussians"]) == ("4,321", "4,321", "900")
-    assert facts["Shown"].startswith("24 views of a full turn, on grey 208 of 255")
+    assert facts["Shown"].startswith("24 views of a full turn, on a ground of RGB 74, 94, 118")
     facts = dict(asset_page.context(shelf, shot(assets_made, shelf, "identity"))["facts"])
     assert facts["Voxels"].startswith("none")
     assert facts["Gaussians"].startswith("none")
