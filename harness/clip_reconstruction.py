@@ -16,7 +16,7 @@ from torch import Tensor
 from atoken.errors import InputError
 from harness.clip_feed import ClipFeed
 from harness.data.base import Clip, ClipShape, Sample, SampleError
-from harness.data.clips import prepared_blocks, read_ahead
+from harness.data.clips import prepared_blocks
 from harness.data.prepare import Pipeline, eight_bit
 from harness.errors import BenchError
 from harness.metrics.clip_base import ClipTotals
@@ -88,7 +88,7 @@ class ClipReconstruction:
         self._reading, self._encoding, self._decoding = (_Watch(tokenizer.device) for _ in range(3))
         limit = protocol.clip.limit(clip.shape.rate)
         blocks = prepared_blocks(clip, Pipeline.parse(protocol.prepare), limit, BLOCK)
-        self._blocks = read_ahead(_named(blocks, sample))
+        self._blocks = _named(blocks, sample)
         first = next(self._blocks, None)
         if first is None:
             raise SampleError(sample.id, "holds no frame")
@@ -220,12 +220,12 @@ class ClipReconstruction:
         )
 
 
-def _named(blocks: Iterator[np.ndarray], sample: Sample) -> Iterator[np.ndarray]:
+def _named(blocks: Generator[np.ndarray, None, None], sample: Sample) -> Generator[np.ndarray, None, None]:
     """The same blocks; whatever a decoder raises becomes the sample's own error."""
     try:
         yield from blocks
-    except SampleError:
-        raise
+    except (SampleError, BenchError):
+        raise  # a protocol that no clip can be prepared by is no fault of this one
     except Exception as error:
         # Other people's files meet other people's decoders here. One of 500 must not end the run, and it is
         # not silent: the record names the sample with this line.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from harness import shards
 from harness.clip_feed import ClipFeed, frame_counts
+from harness.clip_reconstruction import BLOCK, ClipReconstruction
 from harness.clip_work import ClipWork
 from harness.console import Advance, Console
 from harness.data.base import ClipShape
@@ -160,6 +163,22 @@ def test_only_the_frames_that_are_needed_are_read() -> None:
     assert part.rows[0].frames == 20
     assert dataset.read <= 20 + 16
     assert dataset.closed == 1
+
+
+def test_no_more_than_two_blocks_are_read_ahead() -> None:
+    dataset = NoiseClips(Shape(400))
+    made = clip_plan(dataset=dataset)
+    work = ClipReconstruction(dataset.open(0), dataset.samples[0], Groups(BLOCK), made.protocol, torch.device("cpu"))
+    with closing(work.pairs()) as pairs:
+        next(pairs)
+        time.sleep(0.3)  # for a thread that would go too far
+        assert dataset.read == 3 * BLOCK  # one is at work, one waits, one is made
+    assert dataset.closed == 1
+
+
+def test_a_protocol_that_suits_no_clip_ends_the_run() -> None:
+    with pytest.raises(BenchError, match="must stay 8-bit"):
+        measured(clip_plan(protocol={"prepare": "rgb|to_tensor|normalize"}))
 
 
 @pytest.mark.parametrize(
