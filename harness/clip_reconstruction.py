@@ -86,9 +86,7 @@ class ClipReconstruction:
         self._codes: list[Tensor] = []
         self.frames = 0
         self._reading, self._encoding, self._decoding = (_Watch(tokenizer.device) for _ in range(3))
-        limit = protocol.clip.limit(clip.shape.rate)
-        blocks = prepared_blocks(clip, Pipeline.parse(protocol.prepare), limit, BLOCK)
-        self._blocks = _named(blocks, sample)
+        self._blocks = named_blocks(clip, sample, protocol)
         first = next(self._blocks, None)
         if first is None:
             raise SampleError(sample.id, "holds no frame")
@@ -154,7 +152,8 @@ class ClipReconstruction:
             block = block[:, rows]
         if len(columns) > block.shape[2]:
             block = block[:, :, columns]
-        return _tensor(block).to(self._tokenizer.device)
+        # A copy: a tokenizer that works in place must not write into what it is measured against.
+        return _tensor(block).to(self._tokenizer.device, copy=True)
 
     def _counted(self, parts: Iterator[EncodedPart]) -> Iterator[EncodedPart]:
         for part in parts:
@@ -220,10 +219,14 @@ class ClipReconstruction:
         )
 
 
-def _named(blocks: Generator[np.ndarray, None, None], sample: Sample) -> Generator[np.ndarray, None, None]:
-    """The same blocks; whatever a decoder raises becomes the sample's own error."""
+def named_blocks(
+    clip: Clip, sample: Sample, protocol: Protocol, size: int = BLOCK
+) -> Generator[np.ndarray, None, None]:
+    """The clip's `prepared_blocks` by a protocol; whatever a decoder raises becomes the sample's own error."""
+    assert protocol.clip is not None  # `ClipWork` has looked
+    limit = protocol.clip.limit(clip.shape.rate)
     try:
-        yield from blocks
+        yield from prepared_blocks(clip, Pipeline.parse(protocol.prepare), limit, size)
     except (SampleError, BenchError):
         raise  # a protocol that no clip can be prepared by is no fault of this one
     except Exception as error:

@@ -13,16 +13,13 @@ import torch
 
 from harness import gallery
 from harness.clip_gallery import write_clip
-from harness.clip_reconstruction import BLOCK, ClipReconstruction
+from harness.clip_reconstruction import ClipReconstruction, named_blocks
 from harness.console import Advance
-from harness.data.base import ClipShape, ClipSource, SampleError
-from harness.data.clips import prepared_blocks
-from harness.data.prepare import Pipeline
+from harness.data.base import Clip, ClipShape, ClipSource, SampleError
 from harness.errors import BenchError
 from harness.metrics.clip_base import ClipMetric
 from harness.plan import Plan
 from harness.shards import Row
-from harness.tokenizers.clip_blocks import BROKEN
 from harness.tokenizers.video import Frames, VideoTokenizer
 from harness.workload import Failed, Measured, Workload
 
@@ -47,25 +44,22 @@ class ClipWork(Workload):
         if plan.protocol.clip is None:
             raise BenchError(f"protocol {plan.protocol.name}: does not say which frames count; give it a `clip`")
         self._plan = plan
-        self._rules = plan.protocol.clip
         self._tokenizer = tokenizer
         self._dataset = dataset
         self._metrics = [metric for metric in plan.metrics if isinstance(metric, ClipMetric)]
         self._device = torch.device(plan.settings.device)
 
     def look(self) -> None:
-        pipeline = Pipeline.parse(self._plan.protocol.prepare)
         clips: list[tuple[ClipShape, Frames]] = []
         for index in range(self._plan.selected):
             try:
-                clip = self._dataset.open(index)
-                limit = self._rules.limit(clip.shape.rate)
-                with closing(prepared_blocks(clip, pipeline, limit, 1)) as blocks:
+                clip = self._open(index)
+                frames = partial(named_blocks, clip, self._dataset.samples[index], self._plan.protocol)
+                with closing(frames(size=1)) as blocks:
                     height, width = next(blocks).shape[1:3]
-            except (*BROKEN, StopIteration):
+            except (SampleError, StopIteration):
                 continue  # named when its turn comes
-            shape = ClipShape(height=height, width=width, rate=clip.shape.rate)
-            clips.append((shape, partial(prepared_blocks, clip, pipeline, limit, BLOCK)))
+            clips.append((ClipShape(height=height, width=width, rate=clip.shape.rate), frames))
         self._tokenizer.prepare_clips(clips)
 
     def measure(self, shards: Sequence[Sequence[int]], advance: Advance) -> Iterator[Measured]:
@@ -115,14 +109,16 @@ class ClipWork(Workload):
 
     def _reconstruction(self, index: int) -> ClipReconstruction:
         sample = self._dataset.samples[index]
+        return ClipReconstruction(self._open(index), sample, self._tokenizer, self._plan.protocol, self._device)
+
+    def _open(self, index: int) -> Clip:
         try:
-            clip = self._dataset.open(index)
+            return self._dataset.open(index)
         except SampleError:
             raise
         except Exception as error:
             # As for the frames: one file that a decoder stumbles over is named and does not end the run.
-            raise SampleError(sample.id, f"{type(error).__name__}: {error}") from error
-        return ClipReconstruction(clip, sample, self._tokenizer, self._plan.protocol, self._device)
+            raise SampleError(self._dataset.samples[index].id, f"{type(error).__name__}: {error}") from error
 
     @torch.inference_mode()
     def show(self, folder: Path, rows: Sequence[Row], columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -23,12 +23,13 @@ from harness.clip_feed import ClipFeed, frame_counts
 from harness.clip_reconstruction import BLOCK, ClipReconstruction
 from harness.clip_work import ClipWork
 from harness.console import Advance, Console
-from harness.data.base import ClipShape
+from harness.data.base import Clip, ClipShape
 from harness.errors import BenchError
 from harness.execution import execute, merge_only
 from harness.plan import Plan, Share
 from harness.protocol import ClipRules, FrameRule
-from harness.tokenizers.video import EncodedPart
+from harness.tokenizers.clip_blocks import BROKEN, first_frames
+from harness.tokenizers.video import EncodedPart, Frames
 from tests.harness.clip_fakes import RULES, Groups, MeanError, NoiseClips, Shape, clip_plan
 
 QUIET = Console(speaks=False)
@@ -228,22 +229,59 @@ def test_a_broken_adapter_is_named(fault: str, message: str) -> None:
         measured(clip_plan(tokenizer=Loses(fault)))
 
 
-def test_a_decoder_that_raises_anything_loses_one_clip_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    dataset = NoiseClips(Shape(9), Shape(8))
-    opened = dataset.open
+class FragileClips(NoiseClips):
+    """Its first clip makes the decoder stumble after a frame, its second on opening."""
 
-    def fragile(index: int) -> Any:
-        clip = opened(index)
+    def open(self, index: int) -> Clip:
+        clip = super().open(index)
 
         def blocks(count: int) -> Iterator[np.ndarray]:
             yield next(clip.blocks(count))
             raise OverflowError("too much")
 
+        if index == 1:
+            raise ArithmeticError("no such clip")
         return replace(clip, blocks=blocks) if index == 0 else clip
 
-    monkeypatch.setattr(dataset, "open", fragile)
-    record = done(clip_plan(dataset=dataset), tmp_path)
-    assert record["samples"]["failed"] == [{"id": "clip/000.mp4", "reason": "OverflowError: too much"}]
+
+class Fitted(Groups):
+    """Looks at all frames of a set, as far as they can be read, and keeps their number."""
+
+    needs_prepare = True
+
+    def prepare_clips(self, clips: Sequence[tuple[ClipShape, Frames]]) -> None:
+        frames = 0
+        for _, opened in clips:
+            with suppress(*BROKEN):
+                frames += sum(1 for _ in first_frames(opened))
+        self.restore({"frames": frames})
+
+    def restore(self, settings: Mapping[str, Any]) -> None:
+        self.card = replace(self.card, settings=dict(settings))
+
+
+@pytest.mark.parametrize("tokenizer", [Groups, Fitted])
+def test_a_decoder_that_raises_anything_loses_one_clip_alone(tmp_path: Path, tokenizer: type[Groups]) -> None:
+    record = done(clip_plan(dataset=FragileClips(Shape(9), Shape(9), Shape(8)), tokenizer=tokenizer()), tmp_path)
+    assert record["samples"]["failed"] == [
+        {"id": "clip/000.mp4", "reason": "OverflowError: too much"},
+        {"id": "clip/001.mp4", "reason": "ArithmeticError: no such clip"},
+    ]
+    if tokenizer is Fitted:
+        assert record["tokenizer"]["card"]["settings"] == {"frames": 8}
+
+
+class Scribbles(Groups):
+    """Works in the frames that it is given."""
+
+    def encode_clip(self, frames: Iterator[Tensor], shape: ClipShape, **rest: Any) -> Iterator[EncodedPart]:
+        return super().encode_clip((block.zero_() for block in frames), shape, **rest)
+
+
+def test_a_tokenizer_cannot_write_into_what_it_is_measured_against() -> None:
+    clip = NoiseClips(Shape(9)).frames(0)
+    part = measured(clip_plan(dataset=NoiseClips(Shape(9)), tokenizer=Scribbles()))
+    assert part.columns["error"] == pytest.approx(clip.mean(), abs=0.01)  # of all black
 
 
 # What always holds.
