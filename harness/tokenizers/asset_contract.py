@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,6 +17,8 @@ from harness.tokenizers.specimens import FLAT_TOLERANCE, gap, with_random_state
 INPUTS = InputViews(12, 64)
 SIDE = 48
 CAMERAS = (orbit(0.4, 0.3), orbit(3.0, -0.5))
+# Small in the cube: a learned decoder makes 32 Gaussians of each of its some 2,000 voxels.
+SMALL = (0.4, 0.32, 0.24)
 # Linear colours of the flat models; 0 and 1 are the same in sRGB.
 FLAT = {"red": (1.0, 0.0, 0.0), "blue": (0.0, 0.0, 1.0), "white": (1.0, 1.0, 1.0)}
 
@@ -31,7 +32,7 @@ def asset_faults(tokenizer: AssetTokenizer, *, trained: bool) -> list[str]:
     for mode in tokenizer.card.latent_modes:
         faults += [f"{mode}: {fault}" for fault in _mode_faults(tokenizer, mode)]
     if "sample" in tokenizer.card.latent_modes and tokenizer.unrendered is None:
-        one, two = (_run(tokenizer, box(), "sample", seed)[1] for seed in (1, 2))
+        one, two = (_run(tokenizer, box(sides=SMALL), "sample", seed)[1] for seed in (1, 2))
         faults += ["sample: the seed changes nothing"] if gap(one, two) == 0 else []
     if trained and tokenizer.unrendered is None and not faults:
         faults += _flat_faults(tokenizer)
@@ -39,7 +40,7 @@ def asset_faults(tokenizer: AssetTokenizer, *, trained: bool) -> list[str]:
 
 
 def box(colour: tuple[float, float, float] | None = None, *, sides: tuple[float, float, float] = (1, 0.8, 0.6)) -> Mesh:
-    """A box in the unit cube with a colour for each face, or one for all."""
+    """A box in the middle of the unit cube with a colour for each face, or one for all."""
     corners = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)]) * sides
     quads = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
     faces = np.array([triangle for a, b, c, d in quads for triangle in ((a, b, c), (a, c, d))], np.int32)
@@ -59,7 +60,7 @@ def _run(tokenizer: AssetTokenizer, mesh: Mesh, mode: LatentMode, seed: int) -> 
 
 
 def _mode_faults(tokenizer: AssetTokenizer, mode: LatentMode) -> Iterator[str]:
-    mesh, other = box(), box(sides=(0.3, 1, 0.9))
+    mesh, other = box(sides=SMALL), box(sides=(0.2, 0.4, 0.1))
     before = mesh.vertices.copy()
 
     def again() -> tuple[tuple[int, int | None], Tensor]:
@@ -87,15 +88,12 @@ def _mode_faults(tokenizer: AssetTokenizer, mode: LatentMode) -> Iterator[str]:
     third = again()
     if third[0] != counts or not torch.equal(third[1], views):
         yield "an asset changes with the asset before it"
-    renamed = _run(tokenizer, replace(mesh, name="another"), mode, 3)
-    if not torch.equal(renamed[1], views):
-        yield "an asset changes with its name"
 
 
 def _flat_faults(tokenizer: AssetTokenizer) -> Iterator[str]:
     mode = tokenizer.card.latent_modes[0]
     for name, colour in FLAT.items():
-        _, views = _run(tokenizer, box(colour), mode, 0)
+        _, views = _run(tokenizer, box(colour, sides=SMALL), mode, 0)
         # The middle of the picture, where a box is whichever way it is turned.
         middle = views[:, SIDE // 2 - 2 : SIDE // 2 + 2, SIDE // 2 - 2 : SIDE // 2 + 2].mean((0, 1, 2))
         if float((middle - torch.tensor((*colour, 1.0))).abs().max()) > FLAT_TOLERANCE / 2:

@@ -27,7 +27,7 @@ from harness.errors import BenchError
 from harness.metrics.asset_base import premultiplied
 from harness.tokenizers import atoken as atoken_row
 from harness.tokenizers.asset import AssetTokenizer, EncodedAsset, InputViews, Rendered
-from harness.tokenizers.asset_contract import asset_faults, box
+from harness.tokenizers.asset_contract import SMALL, asset_faults, box
 from harness.tokenizers.base import Adapter, LatentMode
 from harness.tokenizers.contract import check_adapter
 from harness.tokenizers.identity import create as create_identity
@@ -62,7 +62,7 @@ def test_identity_draws_what_the_original_is_drawn_by() -> None:
 
 
 def test_a_voxel_has_the_mean_of_the_pixels_that_show_it() -> None:
-    views = INPUTS.render(box())
+    views = INPUTS.render(box(sides=SMALL))
     coords, colours = mean_colours(views)
     assert coords.dtype == np.int32
     assert len(np.unique(coords, axis=0)) == len(coords)
@@ -138,8 +138,8 @@ def test_without_a_gaussian_decoder_the_row_says_so_and_counts(folder: Path) -> 
     assert row.unrendered is not None
     assert row.unrendered.startswith("the model has no Gaussian decoder, and Gaussians of random weights are no result")
     assert "asset" in row.card.modalities
-    asset = Asset.from_mesh(box(), Recipe(views=12, size=96))
-    encoded = row.encode_asset(box(), INPUTS, latent="mean", seed=0)
+    asset = Asset.from_mesh(box(sides=SMALL), Recipe(views=12, size=96))
+    encoded = row.encode_asset(box(sides=SMALL), INPUTS, latent="mean", seed=0)
     assert encoded.tokens == encoded.voxels == len(asset)
     assert asset_faults(row, trained=False) == []
 
@@ -148,9 +148,9 @@ def test_the_row_is_the_librarys_own_calls(folder: Path, decoder: Path) -> None:
     row = adapter(folder, gaussians=str(decoder))
     assert row.unrendered is None
     model = AToken.from_pretrained(folder, gaussians=decoder)
-    asset = Asset.from_mesh(box(), Recipe(views=12, size=96))
+    asset = Asset.from_mesh(box(sides=SMALL), Recipe(views=12, size=96))
     (expected,) = model.decode(model.encode([asset]))
-    rendered = row.decode_asset(row.encode_asset(box(), INPUTS, latent="mean", seed=0))
+    rendered = row.decode_asset(row.encode_asset(box(sides=SMALL), INPUTS, latent="mean", seed=0))
     assert rendered.gaussians is not None
     torch.testing.assert_close(rendered.gaussians.means, expected.means, rtol=0, atol=1e-6)
     camera = four_views()[0]
