@@ -35,7 +35,13 @@ def test_imports_only_go_down(repository: Path) -> None:
     assert upward == []
 
 
-@pytest.mark.parametrize("module", ["reports.command", "harness.cli", "atoken.cli", "benchmarks.image_recon"])
+def test_test_files_have_names_of_their_own(repository: Path) -> None:
+    # Folders of tests are no packages: pytest cannot collect two files of one name.
+    names = [path.name for path in (repository / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("module", ["reports.command", "harness.cli", "atoken.cli", "benchmarks.image_recon", "benchmarks.video_recon"])
 def test_torch_is_not_imported_with(module: str) -> None:
     program = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
