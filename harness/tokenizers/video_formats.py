@@ -105,8 +105,9 @@ class VideoFormat:
                 f"{self.title} takes at most {LONGEST_SIDE} pixels a side, the frames have {shape.width}x{shape.height}"
             )
 
-        # SVT-AV1 writes a page about itself to stderr unless it is told otherwise before its first use.
-        os.environ.setdefault("SVT_LOG", "1")
+        # SVT-AV1 writes a page about itself to stderr unless it is told otherwise before its first use, and of errors
+        # one for each clip that is given up midway (a broken file, a long clip in the gallery). Real ones are raised.
+        os.environ.setdefault("SVT_LOG", "0")
         try:
             context: Any = av.CodecContext.create(self.encoder, "w")
         except av.codec.codec.UnknownCodecError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -160,6 +161,28 @@ def test_the_same_bits_in_every_run_and_process() -> None:
             data = b"".join(form.encode(iter(frames), shape_of(frames), 30))
             assert hashlib.sha256(data).hexdigest() == digest
     assert not digests
+
+
+GIVEN_UP = """
+from fractions import Fraction
+from harness.data.base import ClipShape
+from harness.tokenizers.specimens import clip
+from harness.tokenizers.video_formats import AV1, H264
+frames = clip(3, 100, 48, 64).numpy()
+for form in (H264, AV1):
+    packets = form.encode(iter(frames), ClipShape(height=48, width=64, rate=Fraction(25)), 30)
+    next(packets)
+    packets.close()
+print("done")
+"""
+
+
+def test_a_clip_that_is_given_up_midway_leaves_no_word() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "SVT_LOG"}
+    done = subprocess.run(
+        [sys.executable, "-c", GIVEN_UP], capture_output=True, text=True, env=environment, timeout=100, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
 def test_nothing_but_x264s_message_about_itself_is_left_out(moving: np.ndarray) -> None:
