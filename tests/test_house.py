@@ -41,7 +41,9 @@ def test_test_files_have_names_of_their_own(repository: Path) -> None:
     assert sorted(names) == sorted(set(names))
 
 
-@pytest.mark.parametrize("module", ["reports.command", "harness.cli", "atoken.cli", "benchmarks.image_recon", "benchmarks.video_recon"])
+@pytest.mark.parametrize(
+    "module", ["reports.command", "harness.cli", "atoken.cli", "benchmarks.image_recon", "benchmarks.video_recon"]
+)
 def test_torch_is_not_imported_with(module: str) -> None:
     program = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
