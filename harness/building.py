@@ -120,6 +120,7 @@ def _options(texts: Sequence[str], problems: list[str]) -> dict[str, str]:
         key, separator, value = text.partition("=")
         if not separator or not key.isidentifier():
             problems.append(f"--option {text}: write KEY=VALUE")
+            continue
         options[key] = value
     return options
 
