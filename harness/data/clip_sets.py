@@ -55,6 +55,8 @@ def open_davis(entry: DatasetEntry, location: Path) -> VideoDataset:
     notes = [f"frames of {size}, from {root}"]
     if others := there - official.keys():
         notes.append(f"passed over: {len(others)} sequences that are not of DAVIS 2016 ({_some(sorted(others))})")
+    if absent := official.keys() - there:
+        notes.append(f"not here: {len(absent)} of the {len(official)} sequences ({_some(sorted(absent))})")
     return VideoDataset(entry, root, members, title=f"{entry.title} {size}", notes=notes, official=sorted(official))
 
 

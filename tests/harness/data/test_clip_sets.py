@@ -77,6 +77,7 @@ def test_of_davis_2017_only_the_50_are_taken(tmp_path: Path) -> None:
     dataset = open_clips("davis", tmp_path / "DAVIS")
     assert ids(dataset) == ["dog-agility"]
     assert dataset.notes[1] == ("passed over: 2 sequences that are not of DAVIS 2016 (bike-packing, boxing-fisheye)")
+    assert dataset.notes[2] == "not here: 49 of the 50 sequences (bear, blackswan, bmx-bumps, ...)"
 
 
 def test_a_davis_sequence_that_lost_its_tail_is_broken(tmp_path: Path) -> None:
