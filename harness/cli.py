@@ -42,7 +42,7 @@ DataArgument = Annotated[str, typer.Argument(metavar="NAME[=PATH]", help="A data
 Kind = Annotated[
     str | None,
     typer.Option(
-        metavar="image|video",
+        metavar="image|video|asset",
         help="Which dataset of that name; where left out the only one, of `samples` and `folder` that of images.",
         show_default=False,
     ),

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from harness.cli import Kind
 from harness.data import open_clips, open_images
 from harness.data.check import check, fingerprint, inspect
 from harness.data.fingerprint import clip_sha256, content_sha256, ids_sha256
 from harness.errors import BenchError
+from harness.experiment import Modality
 from tests.harness.data.conftest import MakeImage, grey_frames, write_clip, write_sequence
 from tests.harness.data.test_benchmark_sets import val
 from tests.harness.data.test_image_datasets import write_folder
@@ -113,6 +116,11 @@ def test_progress_counts_every_clip_once(clips: Path) -> None:
     steps: list[int] = []
     inspect(open_clips("folder", clips), progress=steps.append)
     assert steps == [1] * 4
+
+
+def test_the_help_names_every_kind_that_is_taken() -> None:
+    (option,) = Kind.__metadata__  # type: ignore[attr-defined]
+    assert option.metavar == "|".join(get_args(Modality))
 
 
 def test_a_name_of_both_kinds_means_images_unless_the_kind_is_said(clips: Path, tmp_path: Path) -> None:
