@@ -53,9 +53,10 @@ def run(session: nox.Session, *command: str, **env: str) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """The main job on real photographs and clips: tokenize, reconstruct, measure, set beside Tables 4 and 6."""
+    """The main job on real photographs, clips and meshes: tokenize, reconstruct, measure, set beside the paper."""
     run(session, "atoken-bench", "run", "image-recon")
     run(session, "atoken-bench", "run", "video-recon", "--protocol", "preview")
+    run(session, "atoken-bench", "run", "asset-recon", "--protocol", "preview", "--limit", "6")
     run(session, "atoken-bench", "report")
 
 

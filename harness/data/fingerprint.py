@@ -31,7 +31,8 @@ def ids_sha256(ids: Iterable[str]) -> str:
 def content_sha256(samples: Iterable[tuple[str, str]]) -> str:
     """Hash of ``(id, SHA-256 of the stored bytes)`` pairs, in the dataset's order.
 
-    Equal iff the same bytes lie under the same ids. Samples that could not be read are left out of
+    Equal iff the same bytes lie under the same ids (of clips above `WHOLE_CLIP_BYTES`: the same size and the same
+    bytes at both ends, see `clip_sha256`). Samples that could not be read are left out of
     ``samples`` by the caller, so a damaged copy never passes for the whole one.
     """
     return _digest([sample_id, sha256] for sample_id, sha256 in samples)

@@ -218,7 +218,12 @@ def _wide_card(
         title=f"{card.title} ({unlike})" if unlike else card.title,
         modalities=("image", "video", "asset"),
         frames=(config.patch[0], 0),
-        tile=(options.stride_frames, *((None, None) if space is None else (space.height, space.width))),
+        # The encoder's tiles are always the config's. Where the decoder's windows do not end with them there is no one
+        # place for seams in time.
+        tile=(
+            options.stride_frames if config.tile_frames % options.stride_frames == 0 else None,
+            *((None, None) if space is None else (space.height, space.width)),
+        ),
         # The paper's figures are those of the defaults.
         paper_row=None if unlike else card.paper_row,
         weights_sha256=card.weights_sha256 | gaussian_weights(gaussians, checkpoint.locate(name).weights.parent),

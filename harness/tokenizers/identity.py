@@ -1,4 +1,7 @@
-"""The ceiling: gives back what it gets (PSNR infinite, SSIM 1, LPIPS 0, rFID and rFVD 0, or the pipeline is wrong)."""
+"""The ceiling: gives back what it gets, or the pipeline is wrong.
+
+PSNR infinite (186.6 dB by TokenBench's formula), SSIM 1, LPIPS 0, rFID and rFVD 0.
+"""
 
 from __future__ import annotations
 

@@ -106,12 +106,13 @@ def test_a_sample_is_the_clips_own_whatever_the_blocks(folder: Path) -> None:
 
 def test_the_cut_changes_the_result_and_is_in_the_card(folder: Path) -> None:
     plain = build(folder)
-    assert plain.card.modalities == ("image", "video")
+    assert plain.card.modalities == ("image", "video", "asset")
     assert (plain.card.frames, plain.card.tile) == ((4, 0), (16, None, None))
     cut = {"stride_frames": 16, "cache_frames": 0, "space_tiles": None}
     assert {name: plain.card.settings[name] for name in cut} == cut
     for option, text, tile, said in (
         ("stride_frames", "8", (8, None, None), "stride 8"),
+        ("stride_frames", "12", (None, None, None), "stride 12"),
         ("cache_frames", "4", (16, None, None), "cache 4"),
         ("space_tiles", "32x48+16", (16, 32, 48), "tiles 32x48+16"),
         ("space_tiles", "32x32", (16, 32, 32), "tiles 32x32+0"),
@@ -168,6 +169,6 @@ def test_a_model_of_images_takes_videos_frame_by_frame(folder: Path, monkeypatch
 
 def test_the_packaged_model_says_what_it_has_seen() -> None:
     card = create(None, device="cpu", dtype="float32").card
-    assert card.modalities == ("image", "video")
+    assert card.modalities == ("image", "video", "asset")
     assert "trained on images only" in card.source
     assert card.paper_row is None
