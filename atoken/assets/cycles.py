@@ -10,7 +10,7 @@ bpy wants a numpy of its own, so it lives in an environment of its own and is ca
 As TRELLIS: a point light of 1000 W at (4, 1, 6), an area light of 10,000 W at z = 10 a hundred metres wide, one of
 1000 W at z = -10, the grey world and the Filmic view of Blender 3.0's start-up scene, 128 samples denoised, a box
 filter, one diffuse and one glossy bounce, three of transparency and of transmission, a transparent film. Not as
-TRELLIS: Blender 5 in place of 3.0.1. (TRELLIS sets the box by a name that Cycles does not know; here it is set.)
+TRELLIS: Blender 5 in place of 3.0.1. (TRELLIS names the box in a way that Blender 5 does not know; here it is set.)
 """
 
 from __future__ import annotations

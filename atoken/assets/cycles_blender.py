@@ -51,7 +51,7 @@ def work(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     preferences.system.use_online_access = False
     preferences.filepaths.use_scripts_auto_execute = False
     read(Path(job["model"]))
-    notes = mend_textures(Path(job["model"]).parent)
+    notes = mend_textures(Path(job["model"]).parent, foreign=not job["model"].lower().endswith(".blend"))
     scene = gathered()
     reply: dict[str, Any] = {"blender": bpy.app.version_string, "notes": notes}
     if job["task"] == "export":
@@ -92,19 +92,27 @@ def read(path: Path) -> None:
     readers[suffix](filepath=name)
 
 
-def mend_textures(folder: Path) -> list[str]:
-    """Grey in place of each picture that is not there or lies outside of the model's folder; a line for each."""
+def mend_textures(folder: Path, *, foreign: bool) -> list[str]:
+    """Grey in place of each picture that is not there or lies outside of the model's folder; a line for each.
+
+    Args:
+        folder: the model's.
+        foreign: the model came by an importer, which also packs what it read from elsewhere; a .blend file's packed
+            pictures are its own.
+    """
     notes = []
-    for image in bpy.data.images:
-        if image.source == "GENERATED" or image.type != "IMAGE" or image.packed_file or not image.filepath:
+    for image in list(bpy.data.images):
+        if image.source not in ("FILE", "TILED", "SEQUENCE", "MOVIE") or not image.filepath:
             continue
-        path = Path(bpy.path.abspath(image.filepath)).resolve()
-        inside = path.is_relative_to(folder.resolve())
-        if inside and path.is_file():
+        path = Path(bpy.path.abspath(image.filepath).replace("<UDIM>", "1001")).resolve()
+        inside, there = path.is_relative_to(folder.resolve()), path.is_file()
+        # What lay in the model itself is packed, and under its name there is no file.
+        if (image.packed_file and not (foreign and there)) if not inside else (image.packed_file or there):
             continue
         notes.append(f"texture {image.filepath} {'is not there' if inside else 'lies outside of the folder'}: grey")
-        image.source = "GENERATED"
-        image.generated_color = GREY
+        grey = bpy.data.images.new("grey", 1, 1)
+        grey.generated_color = GREY
+        image.user_remap(grey)
     return notes
 
 
