@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageColor
@@ -17,6 +19,8 @@ from atoken.files import replacing
 from atoken.work import progress
 
 __all__ = ["describe", "holds_splats", "render"]
+
+RendererName = Literal["embree", "cycles"]
 
 _HEADER = 8192
 """Bytes within which the header of a splat names its colours."""
@@ -31,7 +35,16 @@ def holds_splats(path: Path) -> bool:
     return b" f_dc_0" in header
 
 
-def render(asset: Path, folder: Path, *, views: int, size: int, background: str) -> None:
+def render(
+    asset: Path,
+    folder: Path,
+    *,
+    views: int,
+    size: int,
+    background: str,
+    renderer: RendererName = "embree",
+    samples: int | None = None,
+) -> None:
     """Write pictures of an asset, evenly spaced around it, as ``view_000.png``, ...
 
     Args:
@@ -40,18 +53,30 @@ def render(asset: Path, folder: Path, *, views: int, size: int, background: str)
         views: how many pictures.
         size: pixels along their sides.
         background: a colour as PIL names it, or "none" for pictures with alpha.
+        renderer: of meshes: unlit by Embree, or lit as TRELLIS's data by Blender's Cycles.
+        samples: of Cycles, a pixel; 128 unless given.
 
     Raises:
-        InputError: no such colour, or an asset that cannot be read; the line names it.
+        InputError: no such colour, an asset that cannot be read, or one that the renderer does not draw.
+        BlenderError: Cycles is asked for and is not there, or fails.
         WriteError: the folder cannot be written.
     """
     ground = None if background == "none" else _colour(background)
+    if renderer == "cycles" and holds_splats(asset):
+        raise InputError(f"{asset}: holds Gaussians, which Cycles does not draw; leave --renderer out")
+    if renderer != "cycles" and samples is not None:
+        raise InputError("--samples are Cycles'; add --renderer cycles, or leave them out")
     width = len(str(max(views - 1, 100)))
     with progress("render", views) as bars:
-        for number, picture in enumerate(_pictures(asset, views, size)):
+        if renderer == "cycles":
+            # It draws all of them before it gives one.
+            pictures, done = _lit(asset, views, size, samples, bars.advance), 0
+        else:
+            pictures, done = _pictures(asset, views, size), 1
+        for number, picture in enumerate(pictures):
             with replacing(folder / f"view_{number:0{width}}.png") as aside:
                 _laid(picture, ground).save(aside, format="PNG")
-            bars.advance()
+            bars.advance(done)
     print(f"wrote {views} views of {asset} to {folder}", file=sys.stderr)
 
 
@@ -96,9 +121,7 @@ def _pictures(asset: Path, views: int, size: int) -> Iterator[np.ndarray]:
             print(f"{asset}: {note}", file=sys.stderr)
         renderer, settings = Renderer(mesh), RenderSettings(height=size, width=size)
         for camera in turntable(views):
-            colours = renderer.view(camera, settings)[0].astype(np.float32) / 255
-            colours[..., :3] *= colours[..., 3:]
-            yield colours
+            yield _premultiplied(renderer.view(camera, settings)[0])
         return
     import torch
 
@@ -109,6 +132,32 @@ def _pictures(asset: Path, views: int, size: int) -> Iterator[np.ndarray]:
         gaussians = gaussians.to("cuda")
     for camera in turntable(views):
         yield splat.render(gaussians, camera, size, size).cpu().numpy()
+
+
+def _lit(
+    asset: Path, views: int, size: int, samples: int | None, passed: Callable[[int], None]
+) -> Iterator[np.ndarray]:
+    """As `_pictures`, of a mesh by Cycles."""
+    from atoken.assets.cycles import BLEND, CyclesSettings, render_cycles
+
+    settings = CyclesSettings(height=size, width=size)
+    if samples is not None:
+        settings = replace(settings, samples=samples)
+    if asset.suffix.lower() != BLEND:
+        load_mesh(asset)  # refuses what leads out of the asset's folder, before Blender follows it
+
+    def noted(line: str) -> None:
+        print(f"{asset}: {line}", file=sys.stderr)
+
+    drawn = render_cycles(asset, turntable(views), settings, passed=passed, noted=noted)
+    return map(_premultiplied, drawn.colours)
+
+
+def _premultiplied(colours: np.ndarray) -> np.ndarray:
+    """Bytes with straight alpha as floats with premultiplied."""
+    picture = colours.astype(np.float32) / 255
+    picture[..., :3] *= picture[..., 3:]
+    return picture
 
 
 def _laid(picture: np.ndarray, ground: np.ndarray | None) -> Image.Image:

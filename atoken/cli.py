@@ -28,6 +28,7 @@ from atoken.cli_options import (
     Occupancy,
     OccupancyOption,
     Preset,
+    Renderer,
     TileOverlap,
     TileSize,
     ViewCache,
@@ -177,11 +178,17 @@ def render(
     views: Annotated[int, typer.Option(min=1, max=1000, help="Pictures, evenly spaced around the asset.")] = 8,
     size: Annotated[int, typer.Option(min=1, max=8192, help="Pixels along their sides.")] = 512,
     background: Annotated[str, typer.Option(help="A colour's name, #rrggbb, or none to keep alpha.")] = "white",
+    renderer: Annotated[
+        Renderer, typer.Option(help="Of meshes; cycles needs a Python with bpy, named by $ATOKEN_BLENDER_PYTHON.")
+    ] = Renderer.embree,
+    samples: Annotated[int | None, typer.Option(min=1, max=65536, help="Of Cycles, a pixel; else 128.")] = None,
 ) -> None:
-    """Draw an asset from around, 30 degrees above it: Gaussians as splats, meshes unlit."""
+    """Draw an asset from around, 30 degrees above it: Gaussians as splats, meshes unlit, or lit by Cycles."""
     from atoken import asset_commands
 
-    asset_commands.render(asset, output, views=views, size=size, background=background)
+    asset_commands.render(
+        asset, output, views=views, size=size, background=background, renderer=renderer.value, samples=samples
+    )
 
 
 @app.command()

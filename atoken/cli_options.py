@@ -27,6 +27,7 @@ __all__ = [
     "Occupancy",
     "OccupancyOption",
     "Preset",
+    "Renderer",
     "TileOverlap",
     "TileSize",
     "ViewCache",
@@ -41,6 +42,13 @@ class Dtype(StrEnum):
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"
+
+
+class Renderer(StrEnum):
+    """Of meshes: Embree's rays, unlit, or Blender's Cycles, lit as TRELLIS's data."""
+
+    embree = "embree"
+    cycles = "cycles"
 
 
 class Fit(StrEnum):

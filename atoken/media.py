@@ -70,7 +70,7 @@ def is_asset(path: Path | str) -> bool:
     """Whether the file's name ends like that of a 3D asset, or it is a zip or lies in one."""
     path = Path(path)
     inside = (part for part in (path, *path.parents) if part.suffix.lower() == ".zip")
-    return path.suffix.lower() in FORMATS or any(part.is_file() for part in inside)
+    return path.suffix.lower() in (*FORMATS, ".blend") or any(part.is_file() for part in inside)
 
 
 def list_media(paths: Iterable[Path | str], *, assets: bool = False) -> list[Path]:

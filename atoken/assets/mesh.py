@@ -1,6 +1,7 @@
 """Meshes as they are rendered: triangles, materials and textures, in the unit cube with z up.
 
-`load_mesh` reads GLB, glTF, OBJ (+ MTL), PLY and STL, also out of a zip. OBJ and glTF are read by our own
+`load_mesh` reads GLB, glTF, OBJ (+ MTL), PLY and STL, also out of a zip; .blend files by way of Blender
+(`atoken.assets.cycles`). OBJ and glTF are read by our own
 readers, because trimesh rounds factors and vertex colours to 8 bits, drops the wrap modes of textures and
 is silent about a file that is missing; PLY and STL are read by trimesh.
 
@@ -126,15 +127,28 @@ def load_mesh(path: Path | str, *, up: Axis | None = None) -> Mesh:
     """Read a model into the unit cube: its bounding box centred at 0, longest side 1, z up.
 
     Args:
-        path: a file of one of `FORMATS`, a zip that holds one, or ``archive.zip/folder/model.obj``.
+        path: a file of one of `FORMATS`, a zip that holds one, or ``archive.zip/folder/model.obj``; or a .blend file,
+            which the Python with bpy that ``ATOKEN_BLENDER_PYTHON`` names exports to GLB first.
         up: which of the file's axes points up. Unless given: y for glTF (its standard) and OBJ (custom, and
-            what Blender's importer and the sample furniture hold to), z for PLY and STL (as Blender). With
+            what Blender's importer and the sample furniture hold to), z for PLY, STL and .blend (as Blender). With
             y up, (x, y, z) becomes (x, -z, y), so that what faces +z there faces -y here.
 
     Raises:
         AssetError: not a mesh that can be rendered; the line says why and what to do.
+        BlenderError: a .blend file, and Blender's Python is missing or fails.
     """
-    file = open_asset(Path(path), FORMATS)
+    path = Path(path)
+    if path.suffix.lower() == ".blend":
+        mesh, axis = _from_blend(path), up or "z"
+    else:
+        mesh, axis = _from_file(path, up)
+    if axis == "y":
+        mesh = replace(mesh, vertices=np.stack([mesh.vertices[:, 0], -mesh.vertices[:, 2], mesh.vertices[:, 1]], 1))
+    return normalised(mesh)
+
+
+def _from_file(path: Path, up: Axis | None) -> tuple[Mesh, Axis]:
+    file = open_asset(path, FORMATS)
     try:
         mesh = _read(file)
     except AssetError as error:
@@ -143,10 +157,19 @@ def load_mesh(path: Path | str, *, up: Axis | None = None) -> Mesh:
         raise AssetError(line if line.startswith(file.name) else f"{file.name}: {line}") from None
     except MemoryError:
         raise AssetError(f"{file.name}: this machine has too little memory for it; simplify the mesh") from None
-    turned = up or ("z" if file.suffix in (".ply", ".stl") else "y")
-    if turned == "y":
-        mesh = replace(mesh, vertices=np.stack([mesh.vertices[:, 0], -mesh.vertices[:, 2], mesh.vertices[:, 1]], 1))
-    return normalised(mesh)
+    return mesh, up or ("z" if file.suffix in (".ply", ".stl") else "y")
+
+
+def _from_blend(path: Path) -> Mesh:
+    """What Blender exports of its own file, turned back to z up."""
+    from atoken.assets.cycles import exported
+
+    with exported(path) as (glb, notes):
+        try:
+            mesh = load_mesh(glb)
+        except AssetError as error:
+            raise AssetError(str(error).replace(str(glb), str(path))) from None
+    return replace(mesh, name=str(path), notes=(*notes, *mesh.notes))
 
 
 def _read(file: AssetFile) -> Mesh:
