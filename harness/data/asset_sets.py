@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
+from atoken.assets.cycles import BLEND, PYTHON
 from atoken.assets.mesh import FORMATS
-from harness.data.assets import BLEND, AssetDataset, ModelMember, is_model, store_at
+from harness.data.assets import AssetDataset, ModelMember, is_model, store_at
 from harness.data.base import Sample
 from harness.data.catalog import DatasetEntry
 from harness.errors import BenchError
@@ -61,7 +62,7 @@ def open_toys4k(entry: DatasetEntry, location: Path) -> Toys4k:
     notes = [f"{len({id_.partition('/')[0] for id_ in chosen}):,} categories"]
     if blends:
         notes.append(
-            f"{blends:,} models are there as .blend alone, which the optional renderer bpy reads and this does not"
+            f"{blends:,} models are there as .blend alone, which Blender alone reads (a Python with bpy, ${PYTHON})"
         )
     return Toys4k(entry, store, [ModelMember(Sample(id_), name) for id_, name in chosen.items()], notes=notes)
 

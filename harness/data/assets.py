@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
+from atoken.assets.cycles import BLEND, PYTHON, BlenderError
 from atoken.assets.mesh import FORMATS, load_mesh
 from atoken.assets.sources import AssetError
 from harness.data.base import AssetSource, Model, Sample, SampleError
@@ -16,9 +18,9 @@ from harness.data.images import printable
 from harness.data.stores import FolderStore, Store, ZipStore
 from harness.errors import BenchError
 
-BLEND = ".blend"
 FOREIGN = (BLEND, ".fbx", ".dae", ".usd", ".usda", ".usdc", ".usdz", ".3ds", ".max", ".off", ".x3d", ".wrl", ".step")
-"""Formats of 3D models that are not read: such a file is named as a sample that failed, not passed over."""
+"""Formats of 3D models that are not read: such a file is named as a sample that failed, not passed over. (.blend is
+read where a Python with bpy is named.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +71,11 @@ class AssetDataset(AssetSource):
         member = self._members[index]
         sample_id, path = member.sample.id, self._store.root / member.name
         suffix = path.suffix.lower()
-        if suffix in FOREIGN:
+        if suffix in FOREIGN and not (suffix == BLEND and os.environ.get(PYTHON)):
             raise SampleError(sample_id, _foreign(suffix))
         try:
             mesh = load_mesh(path)
-        except AssetError as error:
+        except (AssetError, BlenderError) as error:
             raise SampleError(sample_id, str(error).removeprefix(f"{path}: ")) from None
         return Model(mesh=mesh, sha256=mesh.content_hash)
 
@@ -100,7 +102,7 @@ def is_model(name: str) -> bool:
 def _foreign(suffix: str) -> str:
     if suffix == BLEND:
         return (
-            "a .blend file, which Blender alone reads (the optional renderer bpy); "
+            f"a .blend file, which Blender alone reads: name a Python with bpy by ${PYTHON}, "
             "take the set's OBJ files, or export it to .glb"
         )
     return f"no format of a mesh that is read ({suffix}); convert it to one of {' '.join(FORMATS)}"
