@@ -206,7 +206,6 @@ def use_cycles(scene: Any, job: dict[str, Any]) -> str:
     render.resolution_x, render.resolution_y, render.resolution_percentage = job["width"], job["height"], 100
     render.film_transparent = True
     render.use_persistent_data = True
-    render.image_settings.file_format = "PNG"
     scene.display_settings.display_device = "sRGB"
     # What Blender 3.0, TRELLIS's, started with.
     scene.view_settings.view_transform = "Filmic"
