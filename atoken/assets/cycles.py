@@ -183,7 +183,7 @@ def _worked(
         raise AssetError(f"{model}: no format that Blender is given; it takes {' '.join(FORMATS)}")
     if not model.is_file():
         raise AssetError(f"{model}: no such file" + (" (Blender reads no zip)" if ".zip" in str(model) else ""))
-    python = _python()
+    python = _python(model)
     with tempfile.TemporaryDirectory(prefix="atoken-cycles-") as name:
         folder = Path(name)
         (folder / "job.json").write_text(json.dumps({**job, "model": str(model.resolve())}))
@@ -191,10 +191,10 @@ def _worked(
         yield folder, _reply(folder, model, code)
 
 
-def _python() -> Path:
+def _python(model: Path) -> Path:
     stated = os.environ.get(PYTHON)
     if not stated:
-        raise BlenderError(f"Cycles and .blend files need a Python with bpy: {_MEND}")
+        raise BlenderError(f"{model}: Cycles and .blend files need a Python with bpy: {_MEND}")
     found = shutil.which(str(Path(stated).expanduser()))
     if found is None:
         raise BlenderError(f"{PYTHON}={stated}: no program that can be started; {_MEND}")

@@ -15,9 +15,10 @@ def test_the_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     first, *rows = capsys.readouterr().out.splitlines()
     assert first == "5 frames of 96x64, H.264"
     names = ("decoding alone", "PyAV to_ndarray", "ours, accurate", "ours, ffmpeg", "torchcodec, ffmpeg")
-    assert [row[:20].strip() for row in rows] == list(names)
-    assert all("frames/s" in row for row in rows[:4])
-    assert "accurate  0.00" in rows[2]
+    said = {row[:20].strip(): row for row in rows}  # a reader that is not installed says so before the others
+    assert sorted(said) == sorted(names)
+    assert all("frames/s" in said[name] for name in names[:4])
+    assert "accurate  0.00" in said["ours, accurate"]
 
 
 def test_the_clip_is_tagged(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from models import Gltf, png, quarters, write_square_obj
 
 from atoken.assets import mesh as mesh_module
 from atoken.assets import sources, textures
+from atoken.assets.cycles import BlenderError
 from atoken.assets.mesh import GREY, load_mesh
 from atoken.assets.sources import AssetError
 
@@ -78,13 +79,18 @@ TRIANGLE = "v 0 0 0\nv 1 0 0\nv 0 1 0\n"
         ("noheader.ply", "ply", "header"),
         ("cut.ply", "ply\nformat binary_little_endian 1.0\nelement vertex 900\nend_header\n", "cut off"),
         ("model.fbx", "x", "convert it"),
-        ("model.blend", "x", "convert it"),
     ],
 )  # fmt: skip
 def test_a_broken_model_is_refused_in_one_line(name: str, text: str | bytes, word: str, tmp_path: Path) -> None:
     _write(tmp_path / "m.mtl", "newmtl a\nmap_Kd q.png\n")
     _write(tmp_path / "q.png", png(quarters()))
     _refused(_write(tmp_path / name, text), word)
+
+
+def test_a_blend_file_without_blender(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ATOKEN_BLENDER_PYTHON", raising=False)
+    with pytest.raises(BlenderError, match=r"model.blend: Cycles and .blend files need a Python with bpy: make an env"):
+        load_mesh(_write(tmp_path / "model.blend", "x"))
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
