@@ -84,7 +84,7 @@ def _export(trainer: Any, out: Path) -> None:
     from atoken.files import replacing
     from atoken.tokenizer import AToken
     from atoken.training.evaluate import SIZE, mean_psnr, pca_psnr
-    from atoken.training.init import fit_basis, with_frames
+    from atoken.training.start.pca import fit_basis, with_frames
 
     with_frames(trainer.ema, trainer.config).save_pretrained(out / MODEL, dtype=torch.float16)
     typer.echo(f"{out / MODEL}: written")

@@ -9,7 +9,7 @@ import numpy as np
 
 from atoken.tokenizer import AToken
 from atoken.training.data import PATCH, center_crop, patches
-from atoken.training.init import Basis
+from atoken.training.start.pca import Basis
 
 __all__ = ["SIZE", "mean_psnr", "pca_psnr", "psnr"]
 

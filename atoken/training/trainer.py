@@ -19,10 +19,10 @@ from atoken.tokenizer import AToken
 from atoken.training.data import Batch, Photos, random_crops
 from atoken.training.errors import TrainingError
 from atoken.training.evaluate import mean_psnr
-from atoken.training.init import fit_basis, image_config, initialise
 from atoken.training.losses import kl_divergence, log_mse
 from atoken.training.recipe import Recipe
 from atoken.training.schedule import learning_rate
+from atoken.training.start.pca import fit_basis, image_config, initialise
 from atoken.training.state import load_state, save_state
 
 __all__ = ["LOG", "Trainer"]

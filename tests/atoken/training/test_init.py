@@ -16,7 +16,7 @@ from atoken.tokenizer import AToken
 from atoken.training.data import patches
 from atoken.training.errors import TrainingError
 from atoken.training.evaluate import pca_psnr, psnr
-from atoken.training.init import NEIGHBOURS, Basis, fit_basis, image_config, initialise, with_frames
+from atoken.training.start.pca import NEIGHBOURS, Basis, fit_basis, image_config, initialise, with_frames
 from tests.atoken.training.pictures import picture
 
 PHOTOS = [picture(seed, 256, 256) for seed in range(3)]

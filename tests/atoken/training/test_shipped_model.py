@@ -17,8 +17,8 @@ from atoken.media import read_image
 from atoken.tokenizer import AToken
 from atoken.training.data import load_photos
 from atoken.training.evaluate import mean_psnr, pca_psnr
-from atoken.training.init import fit_basis
 from atoken.training.recipe import load_recipe
+from atoken.training.start.pca import fit_basis
 
 HOME = Path(atoken.__file__).parent / "models" / "atoken-nano"
 EVERY = 8

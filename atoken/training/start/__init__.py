@@ -1,0 +1,1 @@
+"""How a model starts, and how it grows from one stage of the curriculum to the next."""
