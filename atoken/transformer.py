@@ -25,11 +25,11 @@ INIT_STD = 0.02
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Context:
-    """What every block of a pass shares: who sees whom, and the angles of queries and keys."""
+    """What every block of a pass shares: who sees whom, and the angles of queries and keys (None: not turned)."""
 
     segments: Segments
-    query_rotary: Tensor
-    key_rotary: Tensor
+    query_rotary: Tensor | None
+    key_rotary: Tensor | None
     merge: Merge | None = None
 
     @classmethod
@@ -94,9 +94,11 @@ class SelfAttention(nn.Module):
             q, k = self.q_rms_norm(q), self.k_rms_norm(k)
         if carry is not None and context.merge is not None:
             k, v = carry.extend(k, v, context.merge)
-        q = rotate(q, context.query_rotary).to(v.dtype)
-        k = rotate(k, context.key_rotary).to(v.dtype)
-        out: Tensor = self.to_out(attend(q, k, v, context.segments).flatten(1))
+        if context.query_rotary is not None and context.key_rotary is not None:
+            # One after the other: turning takes float32, of which memory need not hold two.
+            q = rotate(q, context.query_rotary).to(v.dtype)
+            k = rotate(k, context.key_rotary).to(v.dtype)
+        out: Tensor = self.to_out(attend(q.to(v.dtype), k.to(v.dtype), v, context.segments).flatten(1))
         return out
 
 
@@ -128,9 +130,14 @@ def _norm(width: int, *, decoder: bool) -> nn.Module:
 class Encoder(nn.Module):
     """Pixel tokens -> features; holds the pooling head too, as the checkpoints do."""
 
-    def __init__(self, config: TransformerConfig, token_channels: int) -> None:
+    def __init__(self, config: TransformerConfig, token_channels: int, *, rotary: bool = True) -> None:
+        """Random weights.
+
+        Args:
+            rotary: turn queries and keys by where their tokens stand; without, this is SigLIP2's image tower.
+        """
         super().__init__()
-        self.head_dim = config.head_dim
+        self.head_dim, self.rotary = config.head_dim, rotary
         self.input_layer = nn.Linear(token_channels, config.width)
         self.pos_embedder = LearnedPositions(config.width)
         self.blocks = nn.ModuleList(Block(config, decoder=False) for _ in range(config.blocks))
@@ -148,7 +155,8 @@ class Encoder(nn.Module):
             [L, C] after the final norm (`x_no_proj`).
         """
         tiles = plan_tiles(tokens, tile_steps)
-        return self.run(tokens.features, tiles, Context.of(tiles, self.head_dim))
+        context = Context.of(tiles, self.head_dim) if self.rotary else Context(tiles.segments, None, None)
+        return self.run(tokens.features, tiles, context)
 
     def run(self, features: Tensor, tiles: Tiles, context: Context) -> Tensor:
         """`forward` by a plan that is there already: [L, token_channels] -> [L, C]."""
