@@ -13,20 +13,19 @@ the neighbour's offset meet unturned keys. Its values are that patch's coefficie
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from atoken.config import ATokenConfig
 from atoken.positions import rotary_frequencies
 from atoken.tokenizer import AToken
 from atoken.training.data import patches
 from atoken.training.errors import TrainingError
 from atoken.transformer import Block, Decoder, Encoder, SelfAttention
 
-__all__ = ["Basis", "fit_basis", "image_config", "initialise", "with_frames"]
+__all__ = ["Basis", "fit_basis", "initialise"]
 
 CONSTANT = 30.0
 """Of the constant channels; coefficients in the stream have a standard deviation of 1 or less."""
@@ -70,41 +69,22 @@ def fit_basis(pixels: Sequence[np.ndarray]) -> Basis:
     return Basis(*(torch.from_numpy(np.ascontiguousarray(t, dtype=np.float32)) for t in tensors))
 
 
-def image_config(config: ATokenConfig) -> ATokenConfig:
-    """The same model with one-frame patches, as in the paper's first stage.
-
-    Images fill frame 0 of a patch and leave the others at zero: the other frames' weights neither
-    change an image nor get a gradient from it, so training need not carry them.
-    """
-    return replace(config, patch=(1, *config.patch[1:]))
-
-
-def with_frames(model: AToken, config: ATokenConfig) -> AToken:
-    """The trained image model in its full shape; the weights of frames 1.. start at zero."""
-    full = AToken(config)
-    state = dict(model.state_dict())
-    values = model.config.token_channels
-    for key, dim in (("encoder.input_layer.weight", 1), ("decoder.out_layer.weight", 0)):
-        wide = torch.zeros_like(full.get_parameter(key))
-        wide.narrow(dim, 0, values).copy_(state[key])
-        state[key] = wide
-    full.load_state_dict(state)
-    return full.eval()
-
-
 @torch.no_grad()
 def initialise(model: AToken, basis: Basis, *, latent_std: float, seed: int) -> None:
-    """Set every weight of an image model (`image_config`) from the basis.
+    """Set every weight of an image model, whose patches have one frame, from the basis.
 
     Args:
         latent_std: standard deviation of the posterior, whose latents have unit variance.
         seed: of what is drawn at random (the blocks' input projections, the pooling head).
 
     Raises:
-        TrainingError: the model is too narrow to carry the coefficients.
+        TrainingError: longer patches (`with_frames` gives them to a trained model), or a model that is too narrow to
+            carry the coefficients.
     """
     config = model.config
     latents = config.latent_channels
+    if config.patch[0] != 1:
+        raise TrainingError(f"{config.name}: a PCA of images fills patches of 1 frame, not {config.patch[0]}")
     if min(config.encoder.width - 3, config.decoder.width - 1) < latents:
         raise TrainingError(f"{config.name}: widths must exceed its {latents} latents by 3 to start from a PCA")
     generator = torch.Generator().manual_seed(seed)
