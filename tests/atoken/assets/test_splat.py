@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from atoken.assets import splat_numba, splat_torch
+from atoken.assets import splat_lists, splat_numba, splat_torch
 from atoken.assets.cameras import Camera, four_views, look_at
 from atoken.assets.gaussians import SH_DEGREE_0, Gaussians
-from atoken.assets.splat import over, render
+from atoken.assets.splat import over, render, render_views, renderer_for
 from atoken.assets.splat_projection import View, project, project_arrays
 from atoken.errors import InputError
 
@@ -22,8 +24,7 @@ Draw = Callable[[Gaussians, Camera, int, int], Tensor]
 
 
 def in_torch(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Tensor:
-    view = View(camera, height, width, 0.2, math.inf, 0.1)
-    return splat_torch.blend(project(gaussians, view), height, width).detach()
+    return render(gaussians, camera, height, width, renderer="torch").detach()
 
 
 both = pytest.mark.parametrize("draw", [render, in_torch], ids=["compiled", "torch"])
@@ -216,6 +217,104 @@ def test_gradients_by_finite_differences(part: str) -> None:
     assert torch.autograd.gradcheck(loss, getattr(scene, part).clone().requires_grad_(), eps=1e-7, atol=1e-5)
 
 
+def plain(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Tensor:
+    """Every Gaussian at every pixel of its tiles, in the plainest torch; autograd does the rest."""
+    seen = project(gaussians, View(camera, height, width, 0.2, math.inf, 0.1))
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    pixels = torch.stack([columns, rows], dim=-1).reshape(1, -1, 2)
+    dx, dy = (seen.centres[:, None] - pixels).unbind(-1)
+    a, b, c = seen.conics[:, None].unbind(-1)
+    alpha = (seen.opacities[:, None] * (-0.5 * (a * dx**2 + c * dy**2) - b * dx * dy).exp()).clamp_max(0.99)
+    inside = (pixels // 16 >= seen.tiles[:, None, :2]) & (pixels // 16 < seen.tiles[:, None, 2:])
+    alpha = torch.where((alpha >= 1 / 255) & inside.all(-1), alpha, 0)
+    light = torch.cat([torch.ones(1, alpha.shape[1]), (1 - alpha).cumprod(0)])
+    weights = torch.where(light[1:] >= 1e-4, alpha * light[:-1], 0)
+    return torch.cat([weights.T @ seen.colours, weights.sum(0)[:, None]], 1).reshape(height, width, 4)
+
+
+@pytest.mark.parametrize("depth", [3, 256])
+def test_gradients_are_those_of_the_plain_formula(monkeypatch: pytest.MonkeyPatch, depth: int) -> None:
+    # With what finite differences must avoid: borders of tiles, alphas held at 0.99, pixels that are done.
+    monkeypatch.setattr(splat_torch, "_CHUNKS", {"cpu": (64 * depth * 5, depth)})
+    scene = scattered(400, dtype=torch.float64)
+    scene.opacity_logits[::3] = 9.0
+    weights = torch.randn(37, 50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = []
+    for draw in (render, plain):
+        parts = [getattr(scene, name).clone().requires_grad_() for name in scene.__slots__]
+        picture = draw(Gaussians(*parts), four_views()[1], 37, 50)
+        (picture * weights).sum().backward()
+        found.append([picture.detach(), *(part.grad for part in parts)])
+    opaque = found[0][0][..., 3]
+    assert (opaque > 0.99).any()
+    assert (opaque < 0.5).any()
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_order_in_the_set_changes_no_bit_of_a_gradient() -> None:
+    scene, order = scattered(300), torch.randperm(300, generator=torch.Generator().manual_seed(0))
+    grads = []
+    for given_ in (scene, scene[order]):
+        colours = given_.features_dc.clone().requires_grad_()
+        render(replace(given_, features_dc=colours), SOUTH, 40, 30).square().sum().backward()
+        grads.append(colours.grad)
+    assert torch.equal(grads[0][order], grads[1])
+
+
+@pytest.mark.parametrize("pairs", [1, 100, 10**6])
+def test_bands_change_no_bit(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
+    # A chunk for each block, so that blocks have the same neighbours however the picture is cut.
+    monkeypatch.setattr(splat_torch, "_CHUNKS", {"cpu": (64, 64)})
+    pictures = []
+    for bound in (2**24, pairs):
+        monkeypatch.setattr(splat_lists, "_PAIRS", bound)
+        pictures.append(in_torch(scattered(200), SOUTH, 70, 41))
+    assert torch.equal(*pictures)
+
+
+def test_several_cameras_at_once_are_the_same_as_one_by_one() -> None:
+    cameras = [*four_views(), look_at((0.7, -0.5, 0.4), fov=1.2)]
+    scene = scattered(500)
+    for renderer in ("compiled", "torch"):
+        together = render_views(scene, cameras, 37, 50, renderer=renderer)
+        alone = torch.stack([render(scene, camera, 37, 50, renderer=renderer) for camera in cameras])
+        torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
+    assert len({picture.numpy().tobytes() for picture in together}) == 5
+
+
+def test_gradients_of_several_cameras_add_up() -> None:
+    grads = []
+    for cameras in ([[four_views()[0], four_views()[1]]], [[four_views()[0]], [four_views()[1]]]):
+        scene = scattered(100, dtype=torch.float64)
+        scene.means.requires_grad_()
+        for some in cameras:
+            render_views(scene, some, 32, 32).square().sum().backward()
+        grads.append(scene.means.grad)
+    torch.testing.assert_close(*grads, rtol=1e-9, atol=1e-12)
+
+
+def test_many_blocks_go_through_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What trains on CUDA launches a kernel for each of these, but for views."""
+    monkeypatch.setattr(splat_torch, "_CHUNKS", {"cpu": splat_torch._CHUNKS["cuda"]})
+
+    class Count(TorchDispatchMode):
+        calls = 0
+
+        def __torch_dispatch__(self, function: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.calls += 1
+            return function(*args, **kwargs or {})
+
+    calls = []
+    for side in (64, 256):
+        with Count() as count:
+            in_torch(scattered(2000), SOUTH, side, side)
+        calls.append(count.calls)
+    # Tile by tile it was 90 operations for a tile: 16 and 256 tiles.
+    assert calls[1] < 1.5 * calls[0]
+    assert calls[1] < 1000
+
+
 def test_training_finds_a_picture() -> None:
     wanted = render(scattered(40, 1), SOUTH, 32, 32)
     scene = scattered(40, 2)
@@ -345,6 +444,36 @@ def test_bad_arguments_are_told(given_: dict[str, object], said: str) -> None:
     arguments: dict[str, object] = {"camera": SOUTH, "height": 8, "width": 8}
     with pytest.raises(InputError, match=said):
         render(scattered(1), **arguments | given_)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("renderer", "gradients", "said"),
+    [
+        ("compiled", True, 'gradients are wanted of the Gaussians; use renderer="torch"'),
+        ("gsplat", False, "gsplat draws on CUDA alone, and the Gaussians are on cpu"),
+        ("opengl", False, "drawn by auto, compiled, torch, gsplat, not 'opengl'"),
+    ],
+)
+def test_a_renderer_that_cannot_draw_is_told(renderer: Any, gradients: bool, said: str) -> None:
+    scene = scattered(3)
+    scene.means.requires_grad_(gradients)
+    with pytest.raises(InputError, match=said):
+        render(scene, SOUTH, 8, 8, renderer=renderer)
+
+
+def test_auto_takes_torch_for_gradients_alone() -> None:
+    scene = scattered(3)
+    assert renderer_for(scene) == "compiled"
+    scene.means.requires_grad_()
+    assert renderer_for(scene) == "torch"
+    with torch.no_grad():
+        assert renderer_for(scene) == "compiled"
+    assert renderer_for(scattered(3), "torch") == "torch"
+
+
+def test_no_camera_is_told() -> None:
+    with pytest.raises(InputError, match="at least one camera"):
+        render_views(scattered(1), [], 8, 8)
 
 
 def test_half_precision_is_refused() -> None:
