@@ -23,7 +23,7 @@ from atoken.video.containers import stated_size, without_index
 if TYPE_CHECKING:
     import av
 
-__all__ = ["decoded", "opened", "stated_rate", "video_stream"]
+__all__ = ["decoded", "opened", "stated_rate", "upright", "video_stream"]
 
 # Named, so that a file cannot choose a reader that follows it to other files (playlists, concat lists).
 _FORMATS = (
@@ -158,8 +158,8 @@ def _converted(frames: Iterator[av.VideoFrame], path: Path, colour: Colour) -> G
     # One more than threads, and used in turn: no two frames in work share one.
     converters = [RgbConverter(colour, str(path)) for _ in range(threads + 1)]
 
-    def upright(frame: av.VideoFrame, number: int) -> np.ndarray:
-        return _upright(converters[number % len(converters)](frame), frame, path)
+    def finished(frame: av.VideoFrame, number: int) -> np.ndarray:
+        return upright(converters[number % len(converters)](frame), frame, path)
 
     waiting: deque[Future[np.ndarray]] = deque()
     failure: Exception | None = None
@@ -172,7 +172,7 @@ def _converted(frames: Iterator[av.VideoFrame], path: Path, colour: Colour) -> G
                     frame = next(frames)
                     if frame.is_corrupt:
                         raise _DamagedError("damaged data")
-                    waiting.append(pool.submit(upright, frame, next(numbers)))
+                    waiting.append(pool.submit(finished, frame, next(numbers)))
                 except StopIteration:
                     more = False
                 except (av.FFmpegError, _DamagedError) as error:
@@ -202,7 +202,7 @@ def _cut(path: Path) -> str | None:
     return f"cut off: it has {size:,} of the {stated:,} bytes that it states" if stated > size else None
 
 
-def _upright(pixels: np.ndarray, frame: av.VideoFrame, path: Path) -> np.ndarray:
+def upright(pixels: np.ndarray, frame: av.VideoFrame, path: Path) -> np.ndarray:
     """A view of the pixels as the display matrix (ISO/IEC 14496-12: x' = ax + cy, y' = bx + dy) wants them seen."""
     a, b, c, d = _display_matrix(frame)
     straight, crossed = max(abs(a), abs(d)), max(abs(b), abs(c))

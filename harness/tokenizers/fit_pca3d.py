@@ -4,7 +4,7 @@
 
 The shipped ``pca3d_basis.safetensors`` was made with it from three clips that no experiment measures (``tree.avi``
 of OpenCV, ``imageio_realshort.mp4`` of imageio, ``gradio_world.mp4`` of Gradio), each at full and at half size, and
-from the training photographs of the image basis, each set in motion twice (`harness.tokenizers.moving_photos`).
+from the training photographs of the image basis, each set in motion twice (`atoken.training.data.moving`).
 Three clips are few: most of the patches are of the photographs, whose motion is an assumption.
 
 Deterministic for one seed: at most 8,192 patches of each clip, evenly over its length, one pass, a covariance in
@@ -34,7 +34,7 @@ from harness.errors import BenchError
 from harness.tokenizers.clip_blocks import regrouped
 from harness.tokenizers.codecs import spread
 from harness.tokenizers.fit_pca import PATCH, SHIPPED_COMPONENTS, Basis, Moments, dct_axis, photographs, save
-from harness.tokenizers.moving_photos import moving_clip
+from atoken.training.data.moving import moving_clip
 
 FRAMES = 4
 CHANNELS = FRAMES * PATCH * PATCH * 3

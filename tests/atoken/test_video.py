@@ -107,7 +107,7 @@ def test_side_data_that_pyav_has_no_name_for(tmp_path: Path) -> None:
             raise ValueError("40 is not a valid Type")
 
     pixels = moving(1)[0]
-    np.testing.assert_array_equal(decoding._upright(pixels, Frame(), tmp_path), np.rot90(pixels, -1))
+    np.testing.assert_array_equal(decoding.upright(pixels, Frame(), tmp_path), np.rot90(pixels, -1))
 
 
 def test_the_stream_that_counts(tmp_path: Path) -> None:

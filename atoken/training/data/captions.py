@@ -12,7 +12,7 @@ import numpy as np
 
 from atoken.training.errors import TrainingError
 
-__all__ = ["CAPTION_FILES", "HOW", "Captions", "chosen", "class_sentence", "listed_captions", "parse_captions"]
+__all__ = ["CAPTION_FILES", "HOW", "Captions", "chosen", "class_sentences", "listed_captions", "parse_captions"]
 
 CAPTION_FILES = ("captions.csv", "captions.jsonl")
 
@@ -101,9 +101,9 @@ def chosen(captions: tuple[str, ...], rng: np.random.Generator) -> str | None:
     return captions[int(rng.integers(len(captions)))] if captions else None
 
 
-def class_sentence(name: str, rng: np.random.Generator) -> str:
-    """A sentence with a class's name in it, its form drawn."""
-    return _TEMPLATES[int(rng.integers(len(_TEMPLATES)))].format(_clean(name.replace("_", " ")))
+def class_sentences(name: str) -> tuple[str, ...]:
+    """Sentences with a class's name in them."""
+    return tuple(template.format(_clean(name.replace("_", " "))) for template in _TEMPLATES)
 
 
 def _clean(text: str) -> str:

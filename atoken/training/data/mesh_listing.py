@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zipfile
 from dataclasses import dataclass
-from os.path import commonprefix
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from atoken.assets.mesh import FORMATS
@@ -88,7 +88,8 @@ def _of_catalogue(place: Path, catalogue: str, text: str, members: set[str]) -> 
         r"^[ \t]*(name|category|model)#(\d+)[ \t]*[=:][ \t]*(.*?)[ \t\r]*$", text, re.M
     ):
         entries.setdefault(int(number), {})[key] = _unescaped(value)
-    listed, captions = [], {}
+    listed: list[str] = []
+    captions: dict[str, tuple[str, ...]] = {}
     for number in sorted(entries):
         entry = entries[number]
         member = entry.get("model", "").lstrip("/")
@@ -118,7 +119,8 @@ def _unescaped(value: str) -> str:
 def _named(place: Path, members: list[str], captions: dict[str, tuple[str, ...]]) -> list[ListedMesh]:
     """Short names: without the folders that all share, and without a folder named as its model."""
     paths = [PurePosixPath(member) for member in members]
-    shared = len(commonprefix([path.parts[:-1] for path in paths]))
+    folders = zip(*(path.parts[:-1] for path in paths), strict=False)
+    shared = len(list(takewhile(lambda level: len(set(level)) == 1, folders)))
     short = []
     for path in paths:
         parts = (*path.parts[shared:-1], path.stem)

@@ -1,8 +1,7 @@
-"""Training photographs: decoded once, held as uint8, cut in an order that (seed, step) decides."""
+"""Photographs to measure on, decoded, and what measuring and starting share."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from atoken.media import MediaError, is_image, list_media, read_image
 from atoken.training.errors import TrainingError
 
-__all__ = ["PATCH", "Batch", "Photos", "center_crop", "load_photos", "patches", "random_crops"]
+__all__ = ["PATCH", "Photos", "center_crop", "load_photos", "patches"]
 
 PATCH = 16
 
@@ -30,23 +29,6 @@ class Photos:
     ids: list[str]
     pixels: list[np.ndarray]
     skipped: list[str]
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 of ids and pixels: what a resumed run must find again."""
-        digest = hashlib.sha256()
-        for name, pixels in zip(self.ids, self.pixels, strict=True):
-            digest.update(f"{name}\0{pixels.shape}\0".encode())
-            digest.update(pixels.tobytes())
-        return digest.hexdigest()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """Crops of one step, uint8 [h, w, 3] each, and the photos that they are of."""
-
-    ids: list[str]
-    crops: list[np.ndarray]
 
 
 def load_photos(folder: Path, *, smallest: int = PATCH) -> Photos:
@@ -80,25 +62,6 @@ def load_photos(folder: Path, *, smallest: int = PATCH) -> Photos:
         reason = f" (first: {skipped[0]})" if skipped else ""
         raise TrainingError(f"{folder}: no usable image in it{reason}; give a folder of images")
     return Photos(ids, images, skipped)
-
-
-def random_crops(photos: Photos, *, seed: int, step: int, crop: int, tokens: int) -> Batch:
-    """The batch of one step: photos drawn with replacement, random place, mirrored half the time.
-
-    It depends on the arguments alone, so a resumed run goes on with the very next sample. Of a photo
-    smaller than `crop` the largest part in whole patches is taken.
-    """
-    rng = np.random.default_rng([seed, step])
-    ids, crops = [], []
-    for index in rng.integers(len(photos.ids), size=tokens // (crop // PATCH) ** 2):
-        pixels = photos.pixels[index]
-        height, width = (min(crop, side // PATCH * PATCH) for side in pixels.shape[:2])
-        top = rng.integers(pixels.shape[0] - height + 1)
-        left = rng.integers(pixels.shape[1] - width + 1)
-        part = pixels[top : top + height, left : left + width]
-        ids.append(photos.ids[index])
-        crops.append(part[:, ::-1] if rng.random() < 0.5 else part)
-    return Batch(ids, crops)
 
 
 def center_crop(pixels: np.ndarray, size: int) -> np.ndarray:

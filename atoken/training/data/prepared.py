@@ -15,8 +15,11 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +29,7 @@ from atoken.files import replacing
 from atoken.tokens import VOXEL_GRID
 from atoken.training.errors import TrainingError
 
-__all__ = ["Prepared", "load_prepared", "store_prepared"]
+__all__ = ["Prepared", "load_captions", "load_prepared", "store_prepared"]
 
 FORMAT = 1
 CHANNELS = 768
@@ -103,22 +106,42 @@ def load_prepared(path: Path) -> Prepared:
     Raises:
         TrainingError: no such file, damaged, or of another kind; names the file.
     """
+    with _opened(path) as file:
+        cameras = zip(file["world_to_camera"], file["intrinsics"], strict=True)
+        return Prepared(
+            patches=file["patches"],
+            index=file["index"],
+            coords=file["coords"],
+            pictures=file["pictures"],
+            cameras=tuple(Camera(world, own) for world, own in cameras),
+            captions=_texts(file),
+            key=str(file["key"]),
+        )
+
+
+def load_captions(path: Path) -> tuple[str, ...]:
+    """The captions of an asset alone.
+
+    Raises:
+        TrainingError: as `load_prepared`.
+    """
+    with _opened(path) as file:
+        return _texts(file)
+
+
+def _texts(file: Any) -> tuple[str, ...]:
+    return tuple(str(caption) for caption in file["captions"])
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with np.load(path, allow_pickle=False) as file:
             if int(file["format"]) != FORMAT:
                 raise TrainingError(
                     f"is of format {int(file['format'])}, this version reads {FORMAT}; prepare it again"
                 )
-            cameras = zip(file["world_to_camera"], file["intrinsics"], strict=True)
-            return Prepared(
-                patches=file["patches"],
-                index=file["index"],
-                coords=file["coords"],
-                pictures=file["pictures"],
-                cameras=tuple(Camera(world, own) for world, own in cameras),
-                captions=tuple(str(caption) for caption in file["captions"]),
-                key=str(file["key"]),
-            )
+            yield file
     except FileNotFoundError:
         raise TrainingError(f"{path}: no such file") from None
     except TrainingError as error:

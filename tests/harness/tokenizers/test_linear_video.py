@@ -23,7 +23,7 @@ from harness.errors import BenchError
 from harness.tokenizers import fit_pca, fit_pca3d
 from harness.tokenizers.fit_pca3d import Material
 from harness.tokenizers.linear_video import SHIPPED, LinearVideo, create_dct3d, create_pca3d
-from harness.tokenizers.moving_photos import moving_clip
+from atoken.training.data.moving import moving_clip
 
 Factory = Callable[[str | None], LinearVideo]
 

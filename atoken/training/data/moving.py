@@ -24,13 +24,14 @@ NOISE = 2.0
 """Grey levels: largest standard deviation."""
 
 
-def moving_clip(photo: Tensor, *, frames: int, side: int, random: torch.Generator) -> Tensor:
+def moving_clip(photo: Tensor, *, frames: int, side: int, random: torch.Generator, stride: float = 1.0) -> Tensor:
     """A square clip of one photograph in motion.
 
     Args:
         photo: uint8 ``[H, W, 3]``; what lies outside is its reflection.
         side: of the clip's frames, in pixels.
         random: what decides place, scale, motion and noise; a CPU generator.
+        stride: how many frames of the motion lie between two of the clip.
 
     Returns:
         uint8 ``[frames, side, side, 3]``.
@@ -52,7 +53,8 @@ def moving_clip(photo: Tensor, *, frames: int, side: int, random: torch.Generato
     steps = (torch.arange(2 * side) + 0.5) / 2 - side / 2
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     clip = []
-    for t in range(frames):
+    for number in range(frames):
+        t = stride * number
         factor, angle, way = shrink * math.exp(zoom * t), turn * t, shrink * speed * t
         rows = row + way * math.sin(direction) + factor * (math.cos(angle) * y - math.sin(angle) * x)
         columns = column + way * math.cos(direction) + factor * (math.sin(angle) * y + math.cos(angle) * x)
