@@ -15,16 +15,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from torch import Tensor
-
-from atoken.assets.gaussian_decoder import GaussianDecoderConfig, Windows
 from atoken.config import ATokenConfig, TransformerConfig
-from atoken.tokenizer import AToken
-from atoken.tokens import ItemSpec
 
-__all__ = ["Flops", "Load", "VoxelLoad", "align_flops", "reconstruct_flops", "segments_of", "step_flops"]
+if TYPE_CHECKING:  # a plan is made of shapes alone, without torch
+    from torch import Tensor
+
+    from atoken.tokenizer import AToken
+    from atoken.tokens import ItemSpec
+    from atoken.training.data import Pack
+
+__all__ = [
+    "Flops",
+    "Load",
+    "VoxelLoad",
+    "align_flops",
+    "gaussian_flops",
+    "reconstruct_flops",
+    "segments_of",
+    "step_flops",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +77,8 @@ class VoxelLoad:
     @classmethod
     def of(cls, voxels: Tensor, items: Tensor, window: int) -> VoxelLoad:
         """From voxels [L, 3] int64 and the item of each [L] int64, by the decoder's own cut."""
+        from atoken.assets.gaussian_decoder import Windows
+
         cuts = [Windows.of(voxels, items, window, shift) for shift in (0, window // 2)]
         even, odd = (sum(count * size**2 for count, size in cut.runs) for cut in cuts)
         return cls(len(voxels), (even, odd))
@@ -103,17 +116,20 @@ class Flops:
         return self.model + self.again
 
 
-class PackLike(Protocol):
-    """What `step_flops` looks at of a pack (`atoken.training.data.Pack`)."""
+class GaussianShape(Protocol):
+    """What a Gaussian decoder's cost depends on: its config, or the recipe's part."""
 
-    items: Sequence[ItemSpec]
-    lengths: Sequence[int]
-    coords: Tensor
-    texts: Sequence[str] | None
-    renders: object | None
+    @property
+    def width(self) -> int: ...
+    @property
+    def blocks(self) -> int: ...
+    @property
+    def mlp(self) -> int: ...
+    @property
+    def gaussians(self) -> int: ...
 
 
-def step_flops(model: AToken, pack: PackLike, *, recompute: bool) -> float:
+def step_flops(model: AToken, pack: Pack, *, recompute: bool) -> float:
     """What one forward and backward pass over a pack costs, recomputation included.
 
     A pack with texts is aligned, one with renders goes on through the Gaussian decoder.
@@ -128,7 +144,7 @@ def step_flops(model: AToken, pack: PackLike, *, recompute: bool) -> float:
         config = model.gaussian_decoder.config
         items = torch.repeat_interleave(torch.arange(len(pack.items)), torch.tensor(list(pack.lengths)))
         voxels = VoxelLoad.of(pack.coords[:, 1:].cpu().long(), items, config.window)
-        flops += gaussian_flops(config, voxels, recompute=recompute)
+        flops += gaussian_flops(config, config.channels, voxels, recompute=recompute)
     return flops.total
 
 
@@ -148,13 +164,13 @@ def segments_of(items: Iterable[ItemSpec], config: ATokenConfig) -> list[int]:
 def align_flops(config: ATokenConfig, load: Load, *, recompute: bool) -> Flops:
     """Encoder, projection (computed, but without a gradient) and pooling head."""
     half = config.encoder
-    width, hidden, heads = half.width, half.mlp, load.items
+    width, hidden = half.width, half.mlp
     pooled = (
         _linear(1, width, width)  # the probe, once for all items
         + _linear(load.tokens, width, 2 * width)
         + 4 * load.tokens * width  # its attention: one query an item
-        + _linear(heads, width, width)
-        + 2 * _linear(heads, width, hidden)
+        + _linear(load.items, width, width)
+        + 2 * _linear(load.items, width, hidden)
     )
     projection = _linear(load.tokens, width, 2 * config.latent_channels)
     encoder = _encoder(config, load, recompute=recompute)
@@ -172,9 +188,9 @@ def reconstruct_flops(config: ATokenConfig, load: Load, *, recompute: bool) -> F
     return _encoder(config, load, recompute=recompute) + decoder
 
 
-def gaussian_flops(config: GaussianDecoderConfig, load: VoxelLoad, *, recompute: bool) -> Flops:
-    """The Gaussian decoder."""
-    ends = _linear(load.voxels, config.channels, config.width)
+def gaussian_flops(config: GaussianShape, channels: int, load: VoxelLoad, *, recompute: bool) -> Flops:
+    """The Gaussian decoder, which takes so many channels of a voxel."""
+    ends = _linear(load.voxels, channels, config.width)
     ends += _linear(load.voxels, config.width, 14 * config.gaussians)
     linear = load.voxels * config.blocks * _block_linear(config.width, config.mlp)
     even, odd = load.pairs
