@@ -18,13 +18,17 @@ from atoken.training.memory import Memory, activations, gaussian_activations, pa
 from atoken.training.recipe import IMAGE_TEXT, AssetTask, ImageTask, Recipe, Stage, VideoTask
 from atoken.training.round_robin import shares
 
-__all__ = ["H100", "PAPER_GPU_HOURS", "Plan", "StagePlan", "TaskPlan", "plan"]
+__all__ = ["H100", "PAPER_GPU_HOURS", "Plan", "StagePlan", "TaskPlan", "plan", "show_plan"]
 
 H100 = 989.4
 """TFLOP/s in dense bfloat16 (NVIDIA's data sheet, SXM)."""
 
+GPUS = 256
 PAPER_GPU_HOURS = 138_000
-"""Of all four stages on 256 H100 (paper 3.5)."""
+"""H100s, and hours of all four stages on them (paper 3.5)."""
+
+MFU = 0.4
+"""What well-tuned training of transformers of this size reaches; a guess, for want of a measurement of one's own."""
 
 VGG16 = (
     (224, 3, 64), (224, 64, 64), (112, 64, 128), (112, 128, 128), (56, 128, 256), (56, 256, 256), (56, 256, 256),
@@ -108,33 +112,43 @@ def plan(
     recipe: Recipe,
     *,
     stages: Sequence[int] | None = None,
-    gpus: int = 256,
-    mfu: float = 0.4,
+    gpus: int = GPUS,
+    mfu: float = MFU,
     peak: float = H100,
     assumed: Assumptions = ASSUMED,
 ) -> Plan:
     """What stages cost.
 
     Args:
-        stages: numbers, 1 for the first; all if not given.
+        stages: indices, 0 for the first; all if not given.
         mfu: share of the peak that the matrix FLOPs reach, those of recomputation and of frozen networks among them.
         peak: of a GPU, in TFLOP/s.
 
     Raises:
-        TrainingError: no such stage, or a number out of range.
+        TrainingError: `gpus`, `mfu` or `peak` out of range.
     """
-    numbers = list(range(1, len(recipe.stages) + 1)) if stages is None else list(stages)
-    for number in numbers:
-        if not 1 <= number <= len(recipe.stages):
-            raise TrainingError(f"{recipe.name} has stages 1 to {len(recipe.stages)}, not {number}")
     if gpus < 1 or not 0 < mfu <= 1 or peak <= 0:
         raise TrainingError(f"a plan needs 1 GPU or more, an MFU in (0, 1] and a peak, got {gpus}, {mfu} and {peak}")
-    planned = tuple(_stage(recipe, number, gpus, mfu * peak * 1e12, assumed) for number in numbers)
+    indices = range(len(recipe.stages)) if stages is None else stages
+    planned = tuple(_stage(recipe, index, gpus, mfu * peak * 1e12, assumed) for index in indices)
     return Plan(recipe, gpus, mfu, peak, assumed, planned)
 
 
-def _stage(recipe: Recipe, number: int, gpus: int, rate: float, assumed: Assumptions) -> StagePlan:
-    stage = recipe.stages[number - 1]
+def show_plan(
+    recipe: Recipe, *, stages: Sequence[int] | None = None, gpus: int | None = None, mfu: float | None = None
+) -> None:
+    """Print `plan` as tables; by default for the paper's GPUs at 40 % of their peak.
+
+    Raises:
+        TrainingError: as `plan`.
+    """
+    from atoken.training.plan_tables import render
+
+    print(render(plan(recipe, stages=stages, gpus=gpus or GPUS, mfu=MFU if mfu is None else mfu)), end="")
+
+
+def _stage(recipe: Recipe, index: int, gpus: int, rate: float, assumed: Assumptions) -> StagePlan:
+    stage = recipe.stages[index]
     full = preset(recipe.model)
     config = replace(full, latent_channels=stage.latents, patch=(stage.frames, *full.patch[1:]), quantizer=None)
     of_steps = {IMAGE_TEXT: 1.0} if IMAGE_TEXT in stage.tasks else {}
@@ -149,7 +163,7 @@ def _stage(recipe: Recipe, number: int, gpus: int, rate: float, assumed: Assumpt
     worst = max(task.activations for task in tasks)
     memory = states(counted, gpus, half=recipe.precision == "bfloat16", activations=worst)
     hours = stage.steps * flops / (gpus * rate) / 3600
-    return StagePlan(number, stage, counted.total, tasks, flops, memory, hours)
+    return StagePlan(index + 1, stage, counted.total, tasks, flops, memory, hours)
 
 
 def _task(

@@ -85,8 +85,8 @@ def _notes(planned: Plan) -> list[str]:
     recipe, assumed = planned.recipe, planned.assumed
     hours = planned.gpu_hours
     lines = [
-        f"In all {_count(hours)} GPU-hours, {_time(hours / planned.gpus)}, where a GPU reaches {100 * planned.mfu:.3g} % "
-        f"of its {planned.peak:g} TFLOP/s."
+        f"In all {_count(hours)} GPU-hours, {_time(hours / planned.gpus)}, where a GPU reaches "
+        f"{100 * planned.mfu:.3g} % of its {planned.peak:g} TFLOP/s."
     ]
     if recipe.name == "so400m" and len(planned.stages) == len(recipe.stages):
         lines.append(
@@ -96,13 +96,14 @@ def _notes(planned: Plan) -> list[str]:
     return [
         *lines,
         "Assumed: images and clips as large and as long as the recipe can ask for, of aspect "
-        f"{assumed.image_aspect:.3g} and {assumed.video_aspect:.3g}; clips of {assumed.clip_seconds:g} s where frames are "
-        f"taken by the second; assets of {assumed.voxels:,} voxels, each of which sees {assumed.mates:g} in its window.",
+        f"{assumed.image_aspect:.3g} and {assumed.video_aspect:.3g}; clips of {assumed.clip_seconds:g} s where frames "
+        f"are taken by the second; assets of {assumed.voxels:,} voxels, each of which sees {assumed.mates:g} in its "
+        "window.",
         "Counted: matrix products of the model"
         f"{', blocks computed once more on the way back (recompute)' if recipe.recompute else ''}; a teacher as an "
         "encoder like ours over the same tokens, and VGG16 for LPIPS and Gram loss, where the recipe has them.",
         "Not counted: text tower, CLIP loss, rasteriser, norms, losses, communication, waiting for data; in memory "
-        "frozen networks and the rasteriser. Activations are those of operators run one by one: compiled, less is kept.",
+        "frozen networks and the rasteriser. Activations are of operators run one by one: compiled, less is kept.",
     ]
 
 
