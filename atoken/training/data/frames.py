@@ -2,8 +2,8 @@
 
 Always a multiple of 4, at least 4. Where a clip is too short:
 
-- with strides: as many frames as fit at the stride drawn; where these are fewer than the task's fewest, the largest
-  stride at which the fewest fit; where they do not fit at stride 1, all that there are;
+- with strides: the largest stride at which the frames fit, so that a step's clips keep their length; where they do not
+  fit at stride 1, as many as there are;
 - with a rate: as many as there are at that rate; where these are fewer than 4, 4 frames spread over the clip.
 
 A clip of fewer than 4 frames cannot be used.
@@ -49,12 +49,8 @@ def draw_frames(count: int, rate: Fraction, task: VideoTask, wanted: int, rng: n
         return _at_rate(count, float(rate), task.fps, wanted, rng)
     low, high = task.strides[int(rng.integers(len(task.strides)))]
     stride = int(rng.integers(low, high + 1))
-    frames = min(wanted, _whole((count - 1) // stride + 1))
-    if frames < min(wanted, task.frames[0]):
-        frames = task.frames[0]
-        stride = (count - 1) // (frames - 1)
-        if stride == 0:
-            frames, stride = _whole(count), 1
+    frames = min(wanted, _whole(count))
+    stride = min(stride, (count - 1) // (frames - 1))
     start = int(rng.integers(count - (frames - 1) * stride))
     return list(range(start, start + (frames - 1) * stride + 1, stride))
 

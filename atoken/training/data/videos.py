@@ -70,30 +70,30 @@ class VideoFolder(ClipSource):
             raise SampleError(str(error).removeprefix(f"{self._folder / self._clips[index]}: ")) from None
 
     def hold(self, limit: int) -> int:
-        """Decode all clips into memory, which forked processes share, if these are fewer than `limit` bytes.
+        """Decode clips into memory, which forked processes share, the smallest first, up to `limit` bytes in all.
 
         Returns:
-            How many bytes they are; 0 where they are not held.
+            How many bytes they are; nothing is held of a folder of very many.
         """
-        if len(self) > _MOST_HELD:
-            return 0
-        usable, total = [], 0
-        for index in range(len(self)):
-            try:
-                opened = self._opened(index)
-                total += len(opened) * _read(opened, [0]).nbytes
-            except MediaError:
-                continue  # told when it is drawn
-            usable.append(index)
-            if total > limit:
-                return 0
-        for index in usable:
+        sizes = [] if len(self) > _MOST_HELD else [(self._bytes(index), index) for index in range(len(self))]
+        held = 0
+        for size, index in sorted(sizes):
+            if held + size > limit:
+                break
             try:
                 opened = self._opened(index)
                 self._held[index] = _read(opened, list(range(len(opened))))
             except MediaError:
-                continue
-        return sum(clip.nbytes for clip in self._held.values())
+                continue  # told when it is drawn
+            held += size
+        return held
+
+    def _bytes(self, index: int) -> int:
+        try:
+            opened = self._opened(index)
+            return len(opened) * _read(opened, [0]).nbytes
+        except MediaError:
+            return 0
 
     def _opened(self, index: int) -> SeekableVideo | list[Path]:
         """A file ready for seeking, or the files of a folder's frames in order."""
