@@ -66,7 +66,7 @@ def expected(task: ImageTask | VideoTask | AssetTask, config: ATokenConfig, assu
         pairs = assumed.voxels * assumed.mates
         return Drawn(load, load, VoxelLoad(assumed.voxels, (pairs, pairs)))
     video = isinstance(task, VideoTask)
-    grids = _grids(task, config.patch[1], assumed.video_aspect if video else assumed.image_aspect)
+    grids, highest = _grids(task, config.patch[1], assumed.video_aspect if video else assumed.image_aspect)
     counts = _frame_counts(task, assumed) if isinstance(task, VideoTask) else [1]
     steps = [-(-count // config.patch[0]) for count in counts]
     tiles = [_tiles(count, config.tile_steps) for count in steps]
@@ -77,19 +77,24 @@ def expected(task: ImageTask | VideoTask | AssetTask, config: ATokenConfig, assu
         float((grids**2).mean()) * sum(sum(length**2 for length in tile) for tile in tiles) / len(tiles),
     )
     most = max(tiles, key=sum)
-    largest = Load.of([int(grids.max()) * length for length in most], 1)
+    largest = Load.of([highest * length for length in most], 1)
     return Drawn(mean, largest)
 
 
-def _grids(task: ImageTask, patch: int, aspect: float) -> np.ndarray:
-    """Tokens of a frame, at equally likely draws of the resolution."""
+def _grids(task: ImageTask, patch: int, aspect: float) -> tuple[np.ndarray, int]:
+    """Tokens of a frame: at equally likely draws of the resolution, and at the highest."""
     low, high = task.resolution
     if task.view != "whole":  # a square, its side a multiple of the patch
-        return (np.arange(low // patch, high // patch + 1) ** 2).astype(np.float64)
-    mean = low + (high - low) * (np.arange(POINTS) + 0.5) / POINTS
+        return (np.arange(low // patch, high // patch + 1) ** 2).astype(np.float64), (high // patch) ** 2
+    means = low + (high - low) * (np.arange(POINTS) + 0.5) / POINTS
+    return _grid(means, patch, aspect), int(_grid(np.array([float(high)]), patch, aspect)[0])
+
+
+def _grid(mean: np.ndarray, patch: int, aspect: float) -> np.ndarray:
+    """Tokens of pictures by the geometric mean of their sides, which are cut down to whole patches."""
     sides = [np.floor(mean * ratio / patch + 1e-6) for ratio in (math.sqrt(aspect), 1 / math.sqrt(aspect))]
-    grids: np.ndarray = np.maximum(sides[0], 1) * np.maximum(sides[1], 1)
-    return grids
+    tokens: np.ndarray = sides[0] * sides[1]
+    return tokens
 
 
 def _frame_counts(task: VideoTask, assumed: Assumptions) -> list[int]:
