@@ -34,6 +34,7 @@ from atoken.patches import pack_pixels
 from atoken.tokenizer import AToken
 from atoken.tokens import SparseTokens
 from atoken.training.flops import Load, reconstruct_flops, segments_of
+from atoken.training.memory import activations, parameters, states
 from atoken.training.optimizer import Average, build_optimizer
 from atoken.training.recipe import Optimizer
 from atoken.training.trainee import Trainee
@@ -212,7 +213,14 @@ def show_costs(costs: Sequence[tuple[str, int, float]]) -> None:
         print(f"  {milliseconds:9.2f} {100 * milliseconds / total:5.1f}% {calls:6}  {name[:90]}")
 
 
-def measure(trainee: Trainee, tokens: SparseTokens, *, repeats: int, peak: float, device: str) -> None:
+def planned_memory(trainee: Trainee, load: Load, mode: str, *, half: bool) -> float:
+    """GiB that `atoken train --plan` counts for such a step; compiled blocks keep less."""
+    config = trainee.tokenizer.config
+    kept = activations(config, load, decoded=True, half=half, recompute=mode == "recompute")
+    return states(parameters(config), 1, half=half, activations=kept).total / 2**30
+
+
+def measure(trainee: Trainee, tokens: SparseTokens, mode: str, *, repeats: int, peak: float, device: str) -> None:
     """Run, time and profile steps over a pack, and print what came out."""
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
@@ -234,8 +242,10 @@ def measure(trainee: Trainee, tokens: SparseTokens, *, repeats: int, peak: float
     print(
         f"  {load.tokens / seconds:,.0f} tokens/s, {flops / seconds / 1e12:.3g} TFLOP/s, "
         f"MFU {100 * flops / seconds / peak:.1f} %, of forward and backward alone "
-        f"{100 * flops / (parts[0] + parts[1]) / peak:.1f} %, peak memory {memory:.2f} GiB, loss {step.loss.item():.4f}"
+        f"{100 * flops / (parts[0] + parts[1]) / peak:.1f} %"
     )
+    planned = planned_memory(trainee, load, mode, half=step.half)
+    print(f"  peak memory {memory:.2f} GiB, planned {planned:.2f} GiB, loss {step.loss.item():.4f}")
     show_costs(top_costs(step))
 
 
@@ -262,7 +272,7 @@ def main(arguments: list[str] | None = None) -> None:
             pack = random_pack(trainee, tokens=tokens, side=given.side, frames=given.frames, device=device)
             print(f"{mode}: {len(pack)} items of {pack.lengths[0]} tokens", flush=True)
             try:
-                measure(trainee, pack, repeats=given.repeats, peak=peak, device=device)
+                measure(trainee, pack, mode, repeats=given.repeats, peak=peak, device=device)
                 break
             except torch.cuda.OutOfMemoryError:
                 print(f"  out of memory with {tokens} tokens", flush=True)
