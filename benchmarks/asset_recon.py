@@ -18,7 +18,8 @@ EXPERIMENT = Experiment(
         Fills(table="table03", group={"toys4k": "3D"}, columns={"PSNR": "PSNR↑", "LPIPS": "LPIPS↓"}),
     ),
     datasets=("samples", "toys4k", "folder"),
-    protocols=("paper", "trellis", "release", "preview"),
+    # Those of Cycles need a Python with bpy; what they measure is lit as TRELLIS's data are.
+    protocols=("paper", "trellis", "release", "preview", "paper-cycles", "trellis-cycles"),
     # The shipped model has no Gaussian decoder: its row counts voxels and tokens, and says why there are no pictures.
     tokenizers=("identity", "voxel-colour", "atoken:atoken-nano"),
     runner="harness.runner:run",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,11 @@ import numpy as np
 import torch
 
 from atoken.assets.cameras import Camera, four_views, thirty_views
-from atoken.assets.render import RenderSettings, render_views
+from atoken.assets.cycles import BlenderError
 from atoken.errors import InputError
 from harness import gallery
 from harness.asset_gallery import SIDE, turntable, write_asset
+from harness.asset_views import drawn_by, view_cache
 from harness.console import Advance
 from harness.data.base import AssetSource, Model, Sample, SampleError
 from harness.errors import BenchError
@@ -26,26 +26,7 @@ from harness.shards import Row
 from harness.tokenizers.asset import AssetTokenizer, EncodedAsset, InputViews, Rendered
 from harness.workload import Failed, Measured, Workload
 
-PREPARE = "unit_cube|unlit"
-"""What `load_mesh` and the renderer do, and the only preparation of assets that there is."""
-
 VIEWS = {"four": four_views, "thirty": thirty_views}
-CACHE = "ATOKEN_BENCH_VIEWS"
-
-
-def view_cache() -> Path | None:
-    """Where rendered views are kept from run to run: ``$ATOKEN_BENCH_VIEWS``, else the user's cache folder.
-
-    Every row of a table looks at the same originals. None where the variable is ``off``. A view of 512 x 512 takes
-    about 0.1 MB, so that all of Toys4k with 180 views each would take 60 GB.
-    """
-    stated = os.environ.get(CACHE)
-    if stated == "off":
-        return None
-    if stated:
-        return Path(stated).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "atoken-bench" / "views"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +55,16 @@ class AssetWork(Workload):
             raise BenchError(f"{tokenizer.card.name}: a tokenizer of {kinds}, not of assets")
         if protocol.asset is None:
             raise BenchError(f"protocol {protocol.name}: does not say from where assets are seen; give it an `asset`")
-        if protocol.prepare != PREPARE:
-            raise BenchError(
-                f"protocol {protocol.name}: prepare is {protocol.prepare!r}; of assets there is: {PREPARE}"
-            )
         self._plan = plan
         self._tokenizer = tokenizer
         self._dataset = dataset
         self._metrics = [metric for metric in plan.metrics if isinstance(metric, AssetMetric)]
         self._device = torch.device(plan.settings.device)
-        rules, self._cache = protocol.asset, view_cache()
-        self._inputs = InputViews(rules.input_views, rules.input_size, self._cache)
+        rules = protocol.asset
+        self._draw = drawn_by(protocol.prepare, protocol.name, view_cache())
+        self._inputs = InputViews(rules.input_views, rules.input_size, self._draw)
         self._cameras: Sequence[Camera] = VIEWS[rules.views]()
-        self._settings = RenderSettings(height=rules.size, width=rules.size)
+        self._side = rules.size
 
     def look(self) -> None:
         raise BenchError(f"{self._tokenizer.card.name}: has needs_prepare, and nothing is fitted to a set of assets")
@@ -125,7 +103,7 @@ class AssetWork(Workload):
         except torch.OutOfMemoryError as error:
             raise BenchError(f"{self._tokenizer.card.name}: out of device memory on {sample.id}") from error
         results = [meter.finish(_totals(opened.encoded, rendered)) for meter in meters]
-        side = self._settings.height
+        side = self._side
         row = Row(
             id=sample.id,
             label=sample.label,
@@ -177,11 +155,10 @@ class AssetWork(Workload):
 
     def _turn(self, opened: Opened, rendered: Rendered) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The gallery's turntable before and after: float32 RGBA ``[SIDE, SIDE, 4]``, premultiplied."""
-        settings = RenderSettings(height=SIDE, width=SIDE)
-        views = render_views(opened.model.mesh, turntable(), settings, cache=self._cache)
-        for colours, camera in zip(views.colours, views.cameras, strict=True):
-            original = premultiplied(colours, self._device).cpu().numpy()
-            yield original, self._picture(opened, rendered, camera, SIDE).cpu().numpy()
+        yield from (
+            (original.cpu().numpy(), picture.cpu().numpy())
+            for original, picture in self._both(opened, rendered, turntable(), SIDE)
+        )
 
     def _opened(self, index: int) -> Opened:
         sample = self._dataset.samples[index]
@@ -200,7 +177,7 @@ class AssetWork(Workload):
         start = self._now()
         try:
             encoded = self._tokenizer.encode_asset(model.mesh, self._inputs, latent=latent, seed=seed)
-        except InputError as error:
+        except (InputError, BlenderError) as error:
             raise SampleError(sample.id, str(error)) from error
         return Opened(sample, model, encoded, self._now() - start)
 
@@ -212,17 +189,30 @@ class AssetWork(Workload):
 
     def _pairs(self, opened: Opened, rendered: Rendered) -> Iterator[ViewPair]:
         """The protocol's views before and after, one by one."""
-        views = render_views(opened.model.mesh, self._cameras, self._settings, cache=self._cache)
-        for colours, camera in zip(views.colours, self._cameras, strict=True):
-            reference = premultiplied(colours, self._device)
-            reconstruction = self._picture(opened, rendered, camera, self._settings.height)
-            yield ViewPair(reference, reconstruction, self._plan.protocol.eight_bit)
+        for reference, picture in self._both(opened, rendered, self._cameras, self._side):
+            yield ViewPair(reference, picture, self._plan.protocol.eight_bit)
 
-    def _picture(self, opened: Opened, rendered: Rendered, camera: Camera, side: int) -> torch.Tensor:
+    def _both(
+        self, opened: Opened, rendered: Rendered, cameras: Sequence[Camera], side: int
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Original and reconstruction from each camera: float32 RGBA ``[side, side, 4]``, premultiplied.
+
+        Raises:
+            SampleError: one of them cannot be drawn.
+        """
         try:
-            picture = rendered.render(camera, side)
-        except InputError as error:
+            views = self._draw(opened.model.mesh, cameras, side)
+            pictures = rendered.pictures(cameras, side)
+            for colours in views.colours:
+                picture = next(pictures, None)
+                if picture is None:
+                    name = self._tokenizer.card.name
+                    raise BenchError(f"{name}: gives fewer pictures than there are cameras; the adapter is wrong")
+                yield premultiplied(colours, self._device), self._checked(opened, picture, side)
+        except (InputError, BlenderError) as error:
             raise SampleError(opened.sample.id, str(error)) from error
+
+    def _checked(self, opened: Opened, picture: torch.Tensor, side: int) -> torch.Tensor:
         name, id_ = self._tokenizer.card.name, opened.sample.id
         if tuple(picture.shape) != (side, side, 4) or picture.dtype != torch.float32:
             raise BenchError(

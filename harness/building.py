@@ -12,6 +12,7 @@ import torch
 from atoken.errors import ATokenError
 from harness import protocol as protocols
 from harness import provenance, registry
+from harness.asset_views import drawing_software
 from harness.console import reasons
 from harness.data.base import Dataset
 from harness.data.catalog import open_dataset
@@ -126,12 +127,17 @@ def _options(texts: Sequence[str], problems: list[str]) -> dict[str, str]:
 
 
 def protocols_of(experiment: Experiment, dataset: str, name: str | None, problems: list[str]) -> list[Protocol]:
-    """The protocols that were asked for: by name, all, or the dataset's default."""
+    """The protocols that were asked for: by name, all, or the dataset's default. A renderer that one of them wants and
+    that is not here is a problem."""
     if name == "all":
         names: Sequence[str] = experiment.protocols
     else:
         names = [name or experiment.defaults.get(dataset, experiment.protocols[0])]
-    return [p for n in names if (p := attempt(problems, protocols.load, experiment.name, n))]
+    found = [p for n in names if (p := attempt(problems, protocols.load, experiment.name, n))]
+    if experiment.modality == "asset":
+        for protocol in found:
+            attempt(problems, drawing_software, protocol.prepare, protocol.name)
+    return found
 
 
 def rows_of(experiment: Experiment, request: Request, settings: Settings, problems: list[str]) -> list[Row]:
@@ -202,6 +208,8 @@ def plan_of(
     name, *location = data.split("=", 1)
     asked = row.asked
     software = {**provenance.software(), "tokenizer_source": registry.source_sha256(asked.spec)}
+    if experiment.modality == "asset":
+        software |= drawing_software(protocol.prepare, protocol.name)
     return Plan(
         experiment=experiment.name,
         spec=asked.full,

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -36,7 +37,17 @@ from atoken.assets.render import EMPTY, Views
 from atoken.assets.sources import AssetError
 from atoken.errors import ATokenError, InputError
 
-__all__ = ["BLEND", "FORMATS", "PYTHON", "BlenderError", "CyclesSettings", "exported", "render_cycles"]
+__all__ = [
+    "BLEND",
+    "FORMATS",
+    "PYTHON",
+    "Blender",
+    "BlenderError",
+    "CyclesSettings",
+    "exported",
+    "installed",
+    "render_cycles",
+]
 
 PYTHON = "ATOKEN_BLENDER_PYTHON"
 """The environment variable that names the Python with bpy."""
@@ -51,6 +62,7 @@ _MEND = (
 )
 _SCRIPT = Path(__file__).with_name("cycles_blender.py")
 _POLL = 0.1
+_START = 300.0  # seconds in which Blender must say what it is: a slow disk, a first start
 _LAST_LINES = 4000
 
 Device = Literal["auto", "cpu", "gpu"]
@@ -93,6 +105,37 @@ class CyclesSettings:
             raise InputError(f"a timeout is a number of seconds above 0, not {self.timeout}")
 
 
+@dataclass(frozen=True, slots=True)
+class Blender:
+    """What draws: Blender's version, and what Cycles runs on (``CPU``, or a GPU's name)."""
+
+    version: str
+    device: str
+
+    def __str__(self) -> str:
+        return f"Blender {self.version} on {self.device}"
+
+
+def installed(device: Device = "auto") -> Blender:
+    """Start Blender's Python once and ask what it is; the answer is kept for as long as this process lives.
+
+    Raises:
+        BlenderError: it is missing, has no bpy, one that is too old, or not the device.
+    """
+    return _installed(os.environ.get(PYTHON), device)
+
+
+@lru_cache(maxsize=8)
+def _installed(stated: str | None, device: Device) -> Blender:  # noqa: ARG001 - another program is asked anew
+    try:
+        with _worked("Blender", {"task": "look", "device": device}, _START, None) as (_, reply):
+            return Blender(str(reply["blender"]), str(reply["device"]))
+    except AssetError as error:  # what Blender itself refuses
+        raise BlenderError(str(error)) from None
+    except KeyError:
+        raise BlenderError("Blender: it does not say what it is; look at its version") from None
+
+
 def render_cycles(
     model: Path | str,
     cameras: Sequence[Camera],
@@ -133,7 +176,8 @@ def render_cycles(
         "seed": settings.seed,
         "device": settings.device,
     }
-    with _worked(Path(model), job, settings.timeout, passed) as (folder, reply):
+    path = _given(Path(model))
+    with _worked(str(path), {**job, "model": str(path.resolve())}, settings.timeout, passed) as (folder, reply):
         for note in reply["notes"]:
             if noted is not None:
                 noted(str(note))
@@ -155,7 +199,8 @@ def exported(model: Path, timeout: float = 600.0) -> Iterator[tuple[Path, tuple[
         AssetError: no file that Blender reads, or nothing to see in it.
         BlenderError: as of `render_cycles`.
     """
-    with _worked(model, {"task": "export"}, timeout, None) as (folder, reply):
+    job = {"task": "export", "model": str(_given(model).resolve())}
+    with _worked(str(model), job, timeout, None) as (folder, reply):
         path = folder / "model.glb"
         if not path.is_file() or not path.stat().st_size:
             raise BlenderError(f"{model}: Blender says that it is exported, and wrote no file; look at its version")
@@ -174,24 +219,29 @@ def _blender_camera(camera: Camera, settings: CyclesSettings) -> dict[str, Any]:
     return {"to_world": to_world.tolist(), "focal": float(fx), "pixel": [max(1.0, 1 / ratio), max(1.0, ratio)]}
 
 
-@contextmanager
-def _worked(
-    model: Path, job: Mapping[str, Any], timeout: float, passed: Callable[[int], None] | None
-) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Have a job done; gives the folder with its results and the reply."""
+def _given(model: Path) -> Path:
+    """The model, if it is one that Blender can be given."""
     if model.suffix.lower() not in FORMATS:
         raise AssetError(f"{model}: no format that Blender is given; it takes {' '.join(FORMATS)}")
     if not model.is_file():
         raise AssetError(f"{model}: no such file" + (" (Blender reads no zip)" if ".zip" in str(model) else ""))
+    return model
+
+
+@contextmanager
+def _worked(
+    model: str, job: Mapping[str, Any], timeout: float, passed: Callable[[int], None] | None
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Have a job done; gives the folder with its results and the reply. `model` is for messages."""
     python = _python(model)
     with tempfile.TemporaryDirectory(prefix="atoken-cycles-") as name:
         folder = Path(name)
-        (folder / "job.json").write_text(json.dumps({**job, "model": str(model.resolve())}))
+        (folder / "job.json").write_text(json.dumps(job))
         code = _run(python, folder, model, timeout, passed)
         yield folder, _reply(folder, model, code)
 
 
-def _python(model: Path) -> Path:
+def _python(model: str) -> Path:
     stated = os.environ.get(PYTHON)
     if not stated:
         raise BlenderError(f"{model}: Cycles and .blend files need a Python with bpy: {_MEND}")
@@ -201,7 +251,7 @@ def _python(model: Path) -> Path:
     return Path(found)
 
 
-def _run(python: Path, folder: Path, model: Path, timeout: float, passed: Callable[[int], None] | None) -> int:
+def _run(python: Path, folder: Path, model: str, timeout: float, passed: Callable[[int], None] | None) -> int:
     """Run the script to its end; returns its exit code."""
     # No add-ons, start-up files or preferences of the user's: they could change pictures, or reach the network.
     environment = {**os.environ, "BLENDER_USER_RESOURCES": str(folder / "user")}
@@ -239,7 +289,7 @@ def _run(python: Path, folder: Path, model: Path, timeout: float, passed: Callab
     return process.returncode
 
 
-def _reply(folder: Path, model: Path, code: int) -> dict[str, Any]:
+def _reply(folder: Path, model: str, code: int) -> dict[str, Any]:
     try:
         reply = json.loads((folder / "reply.json").read_text())
     except FileNotFoundError:
@@ -253,7 +303,7 @@ def _reply(folder: Path, model: Path, code: int) -> dict[str, Any]:
     return reply
 
 
-def _ended(folder: Path, model: Path, code: int) -> str:
+def _ended(folder: Path, model: str, code: int) -> str:
     """Why there is no reply, by the exit code and the last line that was written."""
     text = (folder / "log.txt").read_bytes()[-_LAST_LINES:].decode(errors="replace")
     last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "nothing was written")

@@ -50,6 +50,8 @@ def work(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     preferences = bpy.context.preferences
     preferences.system.use_online_access = False
     preferences.filepaths.use_scripts_auto_execute = False
+    if job["task"] == "look":
+        return {"blender": bpy.app.version_string, "notes": [], "device": chosen(job) or "CPU"}
     read(Path(job["model"]))
     notes = mend_textures(Path(job["model"]).parent, foreign=not job["model"].lower().endswith(".blend"))
     scene = gathered()
@@ -218,11 +220,17 @@ def use_cycles(scene: Any, job: dict[str, Any]) -> str:
     scene.view_layers[0].use_pass_z = True
     scene.view_layers[0].pass_alpha_threshold = 0.5
     scene.compositing_node_group = depth_nodes()
+    device = chosen(job)
+    cycles.device = "CPU" if device is None else "GPU"
+    return device or "CPU"
+
+
+def chosen(job: dict[str, Any]) -> str | None:
+    """The GPU that a job is drawn on, None for the processor."""
     device = gpu() if job["device"] != "cpu" else None
     if device is None and job["device"] == "gpu":
         raise RefusedError("Cycles finds no GPU here; leave the choice to it (auto) or take the CPU (cpu)")
-    cycles.device = "CPU" if device is None else "GPU"
-    return device or "CPU"
+    return device
 
 
 def gpu() -> str | None:

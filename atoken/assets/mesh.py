@@ -98,6 +98,8 @@ class Mesh:
             across it; None where nothing is textured.
         colours: float32 linear RGBA ``[V, 4]`` that the material's colour is multiplied with, or None.
         notes: what the file asked for and was left out, a line each.
+        path: of the file that it was read from, which may lie in a zip (``archive.zip/folder/model.obj``); None of a
+            mesh that was made.
     """
 
     name: str
@@ -108,6 +110,7 @@ class Mesh:
     uv: np.ndarray | None = None
     colours: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    path: Path | None = None
 
     @cached_property
     def content_hash(self) -> str:
@@ -157,6 +160,7 @@ def _from_file(path: Path, up: Axis | None) -> tuple[Mesh, Axis]:
         raise AssetError(line if line.startswith(file.name) else f"{file.name}: {line}") from None
     except MemoryError:
         raise AssetError(f"{file.name}: this machine has too little memory for it; simplify the mesh") from None
+    mesh = replace(mesh, path=Path(file.name))
     return mesh, up or ("z" if file.suffix in (".ply", ".stl") else "y")
 
 
@@ -169,7 +173,7 @@ def _from_blend(path: Path) -> Mesh:
             mesh = load_mesh(glb)
         except AssetError as error:
             raise AssetError(str(error).replace(str(glb), str(path))) from None
-    return replace(mesh, name=str(path), notes=(*notes, *mesh.notes))
+    return replace(mesh, name=str(path), notes=(*notes, *mesh.notes), path=path)
 
 
 def _read(file: AssetFile) -> Mesh:

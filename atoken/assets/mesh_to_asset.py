@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from atoken.assets.asset import Asset
 from atoken.assets.cameras import hammersley_views
 from atoken.assets.mesh import Mesh, load_mesh
-from atoken.assets.render import RenderSettings, render_views
+from atoken.assets.render import RenderSettings, Views, render_views
 from atoken.assets.sources import AssetError
 from atoken.assets.voxel_features import Gathering, patches_of_views, voxel_features
 from atoken.assets.voxels import occupied_by_mesh, occupied_by_points, unprojected
@@ -51,6 +51,7 @@ def voxelise(
     mesh: Mesh | Path | str,
     recipe: Recipe | None = None,
     *,
+    views: Views | None = None,
     cache: Path | None = None,
     passed: Callable[[int], None] | None = None,
 ) -> Asset:
@@ -59,6 +60,8 @@ def voxelise(
     Args:
         mesh: as `load_mesh` gave it, or a file that it reads.
         recipe: the release's way with 150 views unless given.
+        views: pictures of the mesh that are there already, by another renderer for example; they take the place of
+            the recipe's.
         cache: a folder in which rendered views are kept, see `render_views`.
         passed: hears how many more views are drawn, as they are.
 
@@ -69,9 +72,11 @@ def voxelise(
     recipe = recipe or Recipe()
     if not isinstance(mesh, Mesh):
         mesh = load_mesh(mesh)
-    cameras = hammersley_views(recipe.views, mostly_above=True)
-    settings = RenderSettings(height=recipe.size, width=recipe.size)
-    views = render_views(mesh, cameras, settings, cache=cache, passed=passed)
+    if views is None:
+        settings = RenderSettings(height=recipe.size, width=recipe.size)
+        sphere = hammersley_views(recipe.views, mostly_above=True)
+        views = render_views(mesh, sphere, settings, cache=cache, passed=passed)
+    cameras = views.cameras
     if recipe.occupancy == "mesh":
         coords = occupied_by_mesh(mesh)
     else:

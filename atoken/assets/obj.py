@@ -18,7 +18,7 @@ from atoken.assets.polygons import cut
 from atoken.assets.sources import AssetError, AssetFile, OutsideError, Source
 from atoken.assets.textures import TextureShelf, srgb_to_linear
 
-__all__ = ["read"]
+__all__ = ["lines_of", "read", "texture_line"]
 
 # How many words follow an option of a texture at most; the numbers of -o, -s and -t may be fewer.
 _OPTIONS = {
@@ -34,7 +34,7 @@ def read(file: AssetFile) -> Mesh:
         AssetError: a line that cannot be read, a face without its vertices, or too many faces.
     """
     shape = _Shape()
-    for number, line in enumerate(_lines(file.data), 1):
+    for number, line in enumerate(lines_of(file.data), 1):
         word, _, rest = line.partition(" ")
         try:
             shape.add(word, rest)
@@ -69,7 +69,8 @@ def read(file: AssetFile) -> Mesh:
     )
 
 
-def _lines(data: bytes) -> Iterator[str]:
+def lines_of(data: bytes) -> Iterator[str]:
+    """The lines of an OBJ or MTL, joined where a backslash ends them, without comments and spaces to spare."""
     text = data.decode("utf-8", "replace").replace("\\\r\n", " ").replace("\\\n", " ")
     for line in text.split("\n"):
         yield " ".join(line.partition("#")[0].split())
@@ -175,7 +176,7 @@ class _Library:
 
     def _parse(self, data: bytes, name: str) -> None:
         entry = _Entry()
-        for line in _lines(data):
+        for line in lines_of(data):
             word, _, rest = line.partition(" ")
             try:
                 match word:
@@ -189,13 +190,13 @@ class _Library:
                     case "Tr":
                         entry.alpha = 1 - float(rest)
                     case "map_Kd":
-                        entry.texture, options = _texture_line(rest)
+                        entry.texture, options = texture_line(rest)
                         entry.clamp = options.get("-clamp") == ["on"]
                         for key, pair in (("-o", entry.offset), ("-s", entry.scale)):
                             numbers = [float(value) for value in options.get(key, [])][:2]
                             pair[: len(numbers)] = numbers
                     case "map_d":
-                        entry.mask, _ = _texture_line(rest)
+                        entry.mask, _ = texture_line(rest)
             except (ValueError, IndexError):
                 self.notes.append(f"material library {name}: the line {line[:60]!r} cannot be read and is left out")
 
@@ -241,8 +242,12 @@ def _masked(pixels: np.ndarray | None, mask: np.ndarray) -> np.ndarray:
     return np.dstack([pixels[..., :3], np.asarray(Image.fromarray(grey).resize(size, Image.Resampling.BILINEAR))])
 
 
-def _texture_line(rest: str) -> tuple[str, dict[str, list[str]]]:
-    """The file's name, which may hold spaces, and the options before it."""
+def texture_line(rest: str) -> tuple[str, dict[str, list[str]]]:
+    """The file's name, which may hold spaces, and the options before it, in what follows ``map_Kd`` and its like.
+
+    Raises:
+        ValueError: it names no file.
+    """
     words, options = rest.split(" "), {}
     while words and words[0] in _OPTIONS:
         name = words.pop(0)

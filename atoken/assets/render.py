@@ -8,7 +8,7 @@ surface there whose alpha is at least 0.5, as Cycles has it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -104,9 +104,10 @@ def render_views(
     from atoken.assets.view_cache import load_views, store_views, views_path
 
     settings = settings or RenderSettings()
-    path = None if cache is None else views_path(cache, mesh, cameras, settings)
+    drawn = [RENDERER, mesh.content_hash, asdict(settings)]
+    path = None if cache is None else views_path(cache, drawn, cameras)
     if path is not None:
-        found = load_views(path, cameras, settings)
+        found = load_views(path, cameras, settings.height, settings.width)
         if found is not None:
             return found
     renderer = Renderer(mesh)

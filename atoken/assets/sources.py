@@ -23,6 +23,7 @@ __all__ = [
     "OutsideError",
     "Source",
     "ZipSource",
+    "inside",
     "open_asset",
 ]
 
@@ -73,7 +74,7 @@ class FolderSource:
         self._folder = folder
 
     def read(self, reference: str) -> bytes | None:
-        path = self._folder.joinpath(*_inside(reference).parts)
+        path = self._folder.joinpath(*inside(reference).parts)
         _stays(path, self._folder)
         if not path.is_file() and path.parent.is_dir():
             # Windows, where many models come from, knows no case.
@@ -95,7 +96,7 @@ class ZipSource:
         self._archive, self._folder = archive, folder
 
     def read(self, reference: str) -> bytes | None:
-        member = str(self._folder / _inside(reference))
+        member = str(self._folder / inside(reference))
         with _opened(self._archive) as archive:
             names = archive.namelist()
             found = next((name for name in names if name == member), None)
@@ -132,7 +133,7 @@ def _zip_asset(path: Path, inner: Path, suffixes: tuple[str, ...]) -> AssetFile:
         names = archive.namelist()
         for name in names:
             try:
-                _inside(name)
+                inside(name)
             except OutsideError:
                 raise OutsideError(f"{path}: its member {name!r} leads out of the archive; zip it again") from None
         # macOS adds a shadow of each file.
@@ -150,8 +151,12 @@ def _zip_asset(path: Path, inner: Path, suffixes: tuple[str, ...]) -> AssetFile:
     return AssetFile(f"{path}/{chosen}", data, ZipSource(path, PurePosixPath(chosen).parent))
 
 
-def _inside(reference: str) -> PurePosixPath:
-    """The reference as a path that cannot leave its folder."""
+def inside(reference: str) -> PurePosixPath:
+    """The reference as a path that cannot leave its folder.
+
+    Raises:
+        OutsideError: it would.
+    """
     windows, scheme = PureWindowsPath(reference), urlsplit(reference).scheme
     if len(scheme) > 1:
         raise OutsideError(f"refers to {reference!r}; nothing is fetched, put the file into its folder")

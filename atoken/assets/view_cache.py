@@ -7,30 +7,33 @@ import json
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from atoken.assets.cameras import Camera
-from atoken.assets.mesh import Mesh
-from atoken.assets.render import RENDERER, RenderSettings, Views
+from atoken.assets.render import Views
 from atoken.files import replacing
 
 __all__ = ["load_views", "store_views", "views_path"]
 
 
-def views_path(folder: Path, mesh: Mesh, cameras: Sequence[Camera], settings: RenderSettings) -> Path:
-    """Where views are kept: the name is a hash of all that moves a pixel, and of nothing else."""
-    digest = hashlib.sha256(json.dumps([RENDERER, mesh.content_hash, asdict(settings)]).encode())
+def views_path(folder: Path, drawn: Sequence[object], cameras: Sequence[Camera]) -> Path:
+    """Where views are kept: the name is a hash of all that moves a pixel, and of nothing else.
+
+    Args:
+        drawn: renderer and version, content of the model, settings: plain data.
+        cameras: from where.
+    """
+    digest = hashlib.sha256(json.dumps(drawn).encode())
     for camera in cameras:
         digest.update(camera.world_to_camera.tobytes() + camera.intrinsics.tobytes())
     return folder / f"{digest.hexdigest()[:40]}.npz"
 
 
-def load_views(path: Path, cameras: Sequence[Camera], settings: RenderSettings) -> Views | None:
+def load_views(path: Path, cameras: Sequence[Camera], height: int, width: int) -> Views | None:
     """Views from the cache; None where there are none or the file is damaged (its checksums tell)."""
-    shape = (len(cameras), settings.height, settings.width)
+    shape = (len(cameras), height, width)
     try:
         with np.load(path, allow_pickle=False) as file:
             colours, depth = file["colours"], file["depth"]

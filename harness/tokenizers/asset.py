@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from harness.asset_views import Draw, Unlit
 from harness.tokenizers.base import Adapter, LatentMode
 
 if TYPE_CHECKING:
@@ -25,20 +26,22 @@ class InputViews:
     Attributes:
         count: cameras on TRELLIS's sphere (Hammersley without its random offset, mostly above).
         size: pixels along their sides.
-        cache: a folder where rendered views are kept, or None.
+        draw: what draws them, and the views that are measured.
     """
 
     count: int
     size: int
-    cache: Path | None = None
+    draw: Draw = field(default_factory=Unlit)
 
     def render(self, mesh: Mesh) -> Views:
-        """Colour, alpha and depth of all of them."""
-        from atoken.assets.cameras import hammersley_views
-        from atoken.assets.render import RenderSettings, render_views
+        """Colour, alpha and depth of all of them.
 
-        cameras = hammersley_views(self.count, mostly_above=True)
-        return render_views(mesh, cameras, RenderSettings(height=self.size, width=self.size), cache=self.cache)
+        Raises:
+            InputError, BlenderError: this mesh cannot be drawn.
+        """
+        from atoken.assets.cameras import hammersley_views
+
+        return self.draw(mesh, hammersley_views(self.count, mostly_above=True), self.size)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +81,11 @@ class Rendered(ABC):
             alpha; they are clamped once they lie on a ground.
         """
 
+    def pictures(self, cameras: Sequence[Camera], size: int) -> Iterator[Tensor]:
+        """`render` from each camera; what draws many at once better than one by one may do so."""
+        for camera in cameras:
+            yield self.render(camera, size)
+
 
 class GaussianPictures(Rendered):
     """A set of Gaussians, drawn as AToken's release draws them."""
@@ -86,9 +94,11 @@ class GaussianPictures(Rendered):
         self.gaussians: Gaussians = gaussians
 
     def render(self, camera: Camera, size: int) -> Tensor:
-        from atoken.assets.splat import render
+        from atoken.assets.splat import Renderer, render
 
-        return render(self.gaussians, camera, size, size)
+        # Not gsplat on CUDA: its borders differ from the release's, and a figure must not hang on what is installed.
+        renderer: Renderer = "torch" if self.gaussians.means.is_cuda else "auto"
+        return render(self.gaussians, camera, size, size, renderer=renderer)
 
 
 class AssetTokenizer(Adapter):
@@ -116,6 +126,7 @@ class AssetTokenizer(Adapter):
 
         Raises:
             InputError: it cannot take this asset; the run names it and goes on.
+            BlenderError: the views cannot be drawn; likewise.
         """
 
     @abstractmethod

@@ -93,9 +93,9 @@ class ATokenAssets(AssetTokenizer):
     _asset_options: AssetOptions
 
     def encode_asset(self, mesh: Mesh, inputs: InputViews, *, latent: LatentMode, seed: int) -> EncodedAsset:
-        from atoken.assets.asset import Asset
+        from atoken.assets.mesh_to_asset import voxelise
 
-        asset = Asset.from_mesh(mesh, self._asset_options.recipe(inputs), cache=inputs.cache)
+        asset = voxelise(mesh, self._asset_options.recipe(inputs), views=inputs.render(mesh))
         latents = self._model.encode([asset])
         if self._model.config.quantizer is not None:
             payload = self._model.quantize(latents)

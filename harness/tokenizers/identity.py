@@ -21,6 +21,7 @@ from harness.tokenizers.video import EncodedPart, VideoTokenizer
 if TYPE_CHECKING:
     from atoken.assets.cameras import Camera
     from atoken.assets.mesh import Mesh
+    from harness.asset_views import Draw
 
 
 class Identity(Tokenizer, VideoTokenizer, AssetTokenizer):
@@ -71,32 +72,35 @@ class Identity(Tokenizer, VideoTokenizer, AssetTokenizer):
     def encode_asset(
         self,
         mesh: Mesh,
-        inputs: InputViews,  # noqa: ARG002 - it keeps the mesh itself
+        inputs: InputViews,
         *,
         latent: LatentMode,  # noqa: ARG002
         seed: int,  # noqa: ARG002
     ) -> EncodedAsset:
-        # Nominal, as one to 16 x 16 pixels is of an image.
-        return EncodedAsset(payload=mesh, tokens=len(mesh.faces))
+        from atoken.assets.voxels import occupied_by_mesh
+
+        # Nominal, one to a voxel of the 64^3 grid, as one to 16 x 16 pixels is of an image.
+        return EncodedAsset(payload=(mesh, inputs.draw), tokens=len(occupied_by_mesh(mesh)))
 
     def decode_asset(self, encoded: EncodedAsset) -> Rendered:
-        return _MeshPictures(encoded.payload)
+        return _MeshPictures(*encoded.payload)
 
 
 class _MeshPictures(Rendered):
-    """The mesh itself, drawn by the renderer of the originals."""
+    """The mesh itself, drawn as the originals are."""
 
-    def __init__(self, mesh: Mesh) -> None:
-        from atoken.assets.render import Renderer
-
-        self._renderer = Renderer(mesh)
+    def __init__(self, mesh: Mesh, draw: Draw) -> None:
+        self._mesh, self._draw = mesh, draw
 
     def render(self, camera: Camera, size: int) -> Tensor:
-        from atoken.assets.render import RenderSettings
+        return next(self.pictures([camera], size))
+
+    def pictures(self, cameras: Sequence[Camera], size: int) -> Iterator[Tensor]:
         from harness.metrics.asset_base import premultiplied
 
-        colours, _ = self._renderer.view(camera, RenderSettings(height=size, width=size))
-        return premultiplied(colours, torch.device("cpu"))
+        # All at once: Cycles starts a program for each call.
+        for colours in self._draw(self._mesh, cameras, size).colours:
+            yield premultiplied(colours, torch.device("cpu"))
 
 
 def create(argument: str | None, *, device: str, dtype: str) -> Identity:  # noqa: ARG001

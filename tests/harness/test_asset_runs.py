@@ -12,7 +12,8 @@ import pytest
 from atoken.assets.cameras import four_views
 from atoken.assets.render import RenderSettings, render_views
 from harness import asset_gallery, asset_work
-from harness.asset_work import AssetWork, view_cache
+from harness.asset_views import view_cache
+from harness.asset_work import AssetWork
 from harness.building import Measures
 from harness.console import Advance, Console
 from harness.data.catalog import open_assets
@@ -35,6 +36,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(asset_work, "SIDE", 32)
     folder = tmp_path / "views"
     monkeypatch.setenv("ATOKEN_BENCH_VIEWS", str(folder))
+    monkeypatch.delenv("ATOKEN_BLENDER_PYTHON", raising=False)
     return folder
 
 
@@ -147,7 +149,7 @@ def test_kinds_are_not_mixed_up(tmp_path: Path) -> None:
         done(asset_plan(tokenizer=fakes.Blur()), tmp_path)
     with pytest.raises(BenchError, match="protocol tiny: does not say from where assets are seen"):
         done(asset_plan(asset=None), tmp_path)
-    with pytest.raises(BenchError, match=r"prepare is 'rgb\|native'; of assets there is: unit_cube\|unlit"):
+    with pytest.raises(BenchError, match=r"prepare is 'rgb\|native'; of assets there are: unit_cube\|unlit and"):
         done(asset_plan(protocol={"prepare": "rgb|native"}), tmp_path)
 
 

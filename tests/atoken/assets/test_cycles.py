@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import fake_blender
 import numpy as np
 import pytest
 from models import Gltf, cube_obj, png, quarters, write_square_obj
@@ -20,7 +21,7 @@ from PIL import Image
 
 from atoken import asset_commands
 from atoken.assets.cameras import Camera, look_at, orbit
-from atoken.assets.cycles import PYTHON, BlenderError, CyclesSettings, exported, render_cycles
+from atoken.assets.cycles import PYTHON, Blender, BlenderError, CyclesSettings, exported, installed, render_cycles
 from atoken.assets.mesh import load_mesh
 from atoken.assets.render import EMPTY, RenderSettings, render_views
 from atoken.assets.sources import AssetError
@@ -29,27 +30,6 @@ from atoken.errors import InputError
 COLOURS = {"+x": (1, 0, 0), "-x": (0, 1, 0), "+y": (0, 0, 1), "-y": (1, 1, 0), "+z": (0, 1, 1), "-z": (1, 0, 1)}
 CAMERAS = [look_at((2, 0, 0)), look_at((1.2, -1.3, 0.8))]
 TINY = CyclesSettings(height=8, width=12, samples=4, seed=7, device="cpu")
-
-FAKE = """#!{python}
-import json, os, signal, sys, time
-from pathlib import Path
-import numpy as np
-from PIL import Image
-
-assert sys.argv[1] == "-I" and Path(sys.argv[2]).name == "cycles_blender.py", sys.argv
-folder = Path(sys.argv[3])
-job = json.loads((folder / "job.json").read_text())
-Path({seen!r}).write_text(json.dumps({{**job, "home": os.environ["BLENDER_USER_RESOURCES"], "folder": str(folder)}}))
-shape = (job.get("height", 1), job.get("width", 1))
-colours = [np.full((*shape, 4), 50 + n, np.uint8) for n in range(len(job.get("cameras", [])))]
-depths = [np.full(shape, 1.5, np.float32) for _ in colours]
-reply = {{"notes": ["texture a.png is not there: grey"], "blender": "fake", "device": "CPU"}}
-{act}
-for n, (colour, depth) in enumerate(zip(colours, depths)):
-    Image.fromarray(colour).save(folder / f"colour_{{n:04}}.png")
-    np.save(folder / f"depth_{{n:04}}.npy", depth)
-(folder / "reply.json").write_text(reply if isinstance(reply, str) else json.dumps(reply))
-"""
 
 
 @pytest.fixture
@@ -63,15 +43,7 @@ def cube(tmp_path: Path) -> Path:
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Puts a program in Blender's place that does `act` before it writes; gives what it was sent."""
-
-    def put(act: str = "") -> Path:
-        program, seen = tmp_path / "python", tmp_path / "seen.json"
-        program.write_text(FAKE.format(python=sys.executable, seen=str(seen), act=act))
-        program.chmod(0o755)
-        monkeypatch.setenv(PYTHON, str(program))
-        return seen
-
-    return put
+    return lambda act="": fake_blender.put(tmp_path, monkeypatch, act)
 
 
 def test_without_bpy_the_line_says_how_to_get_it(cube: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,6 +118,26 @@ def test_what_is_not_as_asked_is_one_line(act: str, line: str, cube: Path, fake:
     with pytest.raises(BlenderError, match=line) as caught:
         render_cycles(cube, CAMERAS, TINY)
     assert "\n" not in str(caught.value)
+
+
+def test_what_draws_is_asked_once(fake: Any) -> None:
+    seen = fake("reply['device'] = 'Quick GPU (OPTIX)'")
+    assert installed() == Blender("fake", "Quick GPU (OPTIX)")
+    assert str(installed()) == "Blender fake on Quick GPU (OPTIX)"
+    job = json.loads(seen.read_text())
+    assert (job["task"], job["device"]) == ("look", "auto")
+    seen.unlink()
+    assert installed().version == "fake"
+    assert not seen.exists()
+
+
+def test_what_blender_says_of_itself_is_told(fake: Any) -> None:
+    fake("reply = {'error': 'bpy is 4.2, of Blender 5 is asked'}")
+    with pytest.raises(BlenderError, match=r"^Blender: bpy is 4\.2, of Blender 5 is asked"):
+        installed()
+    fake("del reply['device']")
+    with pytest.raises(BlenderError, match=r"^Blender: it does not say what it is"):
+        installed()
 
 
 def test_what_blender_says_of_the_model_is_told(cube: Path, fake: Any) -> None:
