@@ -15,7 +15,7 @@ from atoken.assets.cameras import Camera
 from atoken.assets.voxels import RESOLUTION, voxel_centres
 from atoken.errors import InputError
 
-__all__ = ["PATCH", "SIDE", "Gathering", "input_tokens", "nearest_patches", "patches_of_views", "voxel_features"]
+__all__ = ["PATCH", "SIDE", "Gathering", "nearest_patches", "patches_of_views", "voxel_features"]
 
 SIDE = 256
 """Pixels along the side of a view when it is cut."""
@@ -24,7 +24,6 @@ PATCH = 16
 """Pixels along the side of a patch; as many patches lie along the side of a view."""
 
 CHANNELS = 3 * PATCH * PATCH
-TOKEN_CHANNELS = 4 * CHANNELS
 
 Gathering = Literal["nearest", "average", "visible"]
 
@@ -105,23 +104,6 @@ def nearest_patches(
     return view, _of(place, view)
 
 
-def input_tokens(features: np.ndarray, coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the encoder is given for an asset.
-
-    Args:
-        features: ``[L, 768]`` in 0..1.
-        coords: ``[L, 3]``.
-
-    Returns:
-        float32 ``[L, 3072]``: -1..1, then zeros, as an image lies in the first of a patch's four frames; and int32
-        ``[L, 4]``, (t, x, y, z) with t = 0. The release writes t = 1, which every tile counts from its start: it
-        makes no difference.
-    """
-    tokens = np.zeros((len(features), TOKEN_CHANNELS), np.float32)
-    tokens[:, :CHANNELS] = features * 2 - 1
-    return tokens, np.pad(coords, ((0, 0), (1, 0))).astype(np.int32)
-
-
 def _places(coords: np.ndarray, cameras: Sequence[Camera], resolution: int) -> tuple[np.ndarray, np.ndarray]:
     """Of each voxel's centre in each view: its patch, -1 outside of the picture, and its depth, both ``[V, L]``."""
     centres = voxel_centres(coords, resolution)
@@ -138,7 +120,8 @@ def _places(coords: np.ndarray, cameras: Sequence[Camera], resolution: int) -> t
 
 
 def _seen(coords: np.ndarray, cameras: Sequence[Camera], depth: np.ndarray, resolution: int) -> np.ndarray:
-    """bool ``[V, L]``: nothing hides the voxel. Says nothing of those outside of the picture or behind it.
+    """bool ``[V, L]``: the pixel at the voxel's centre shows a surface, and none that hides the voxel. Says nothing of
+    voxels outside of the picture or behind it.
 
     The surface that fills a voxel may lie anywhere in it: half its diagonal is granted.
     """
@@ -149,7 +132,7 @@ def _seen(coords: np.ndarray, cameras: Sequence[Camera], depth: np.ndarray, reso
         uv, z = camera.project(centres)
         column, row = np.clip(np.floor(uv * [width, height]), 0, [width - 1, height - 1]).astype(np.int64).T
         surface = depth[number, row, column]
-        seen[number] = (surface < 0) | (z <= surface + granted)
+        seen[number] = (surface >= 0) & (z <= surface + granted)
     return seen
 
 

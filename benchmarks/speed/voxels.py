@@ -16,11 +16,13 @@ from typing import TypeVar, get_args
 
 import numpy as np
 
+from atoken.assets.asset import Asset
 from atoken.assets.cameras import hammersley_views
 from atoken.assets.mesh import Material, Mesh, Texture, normalised
 from atoken.assets.render import Renderer, RenderSettings, render_views
-from atoken.assets.voxel_features import Gathering, input_tokens, patches_of_views, voxel_features
+from atoken.assets.voxel_features import Gathering, patches_of_views, voxel_features
 from atoken.assets.voxels import occupied_by_mesh, occupied_by_points, unprojected
+from atoken.patches import pack_pixels
 
 T = TypeVar("T")
 
@@ -47,7 +49,7 @@ def main() -> None:
             f"features of {len(coords)} voxels, {gathering}",
             partial(voxel_features, coords, patches, cameras, depth=views.depth, gathering=gathering),
         )
-    _timed("input tokens", lambda: input_tokens(features, coords))
+    _timed("input tokens", lambda: pack_pixels([Asset(features, coords)], patch=(4, 16, 16)))
 
 
 def bumpy_sphere(divisions: int = 6) -> Mesh:

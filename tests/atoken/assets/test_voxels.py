@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
+from atoken.assets.asset import Asset
+from atoken.assets.asset_tokens import asset_coords, fill_asset
 from atoken.assets.cameras import camera_from_opengl, hammersley_views, look_at
 from atoken.assets.mesh import DEFAULT, Material, Mesh, normalised
-from atoken.assets.render import RenderSettings, render_views
+from atoken.assets.render import EMPTY, RenderSettings, render_views
 from atoken.assets.triangle_boxes import touched_cells
-from atoken.assets.voxel_features import input_tokens, nearest_patches, patches_of_views, voxel_features
+from atoken.assets.voxel_features import nearest_patches, patches_of_views, voxel_features
 from atoken.assets.voxels import occupied_by_mesh, occupied_by_points, unprojected, voxel_centres
 from atoken.errors import InputError
 
@@ -196,15 +198,25 @@ def test_the_average_is_that_of_the_views_that_see() -> None:
     np.testing.assert_allclose(given[3:], patches[1, second[3:]] / 255, atol=1e-6)
 
 
+def test_a_view_whose_pixel_is_empty_sees_nothing() -> None:
+    cameras, coords = [look_at((0, -1.6, 0)), look_at((0, -2, 0))], np.array([[32, 32, 32]])
+    patches = np.stack([np.full((256, 768), value, np.uint8) for value in (0, 255)])
+    depth = np.stack([np.full((32, 32), value, np.float32) for value in (EMPTY, 2.0)])
+    for gathering in ("visible", "average"):
+        given = voxel_features(coords, patches, cameras, depth=depth, gathering=gathering)  # type: ignore[arg-type]
+        assert (given == 1).all()
+    assert (voxel_features(coords, patches, cameras) == 0).all()
+
+
 def test_input_tokens_are_laid_out_as_an_images() -> None:
     features = np.random.default_rng(0).random((5, 768)).astype(np.float32)
-    coords = np.arange(15).reshape(5, 3)
-    tokens, places = input_tokens(features, coords)
-    np.testing.assert_array_equal(tokens[:, :768], features * 2 - 1)
-    assert tokens.shape == (5, 3072)
-    assert not tokens[:, 768:].any()
-    assert (tokens.dtype, places.dtype) == (np.float32, np.int32)
-    np.testing.assert_array_equal(places, np.concatenate([np.zeros((5, 1)), coords], 1))
+    asset = Asset(features, np.arange(15).reshape(5, 3).astype(np.int32))
+    rows, places = torch.zeros(5, 3072), asset_coords(asset)
+    fill_asset(rows, asset)
+    np.testing.assert_array_equal(rows[:, :768], features * 2 - 1)
+    assert not rows[:, 768:].any()
+    assert places.dtype == torch.int32
+    np.testing.assert_array_equal(places, np.concatenate([np.zeros((5, 1)), asset.coords], 1))
 
 
 def test_patches_run_row_by_row_channels_last() -> None:

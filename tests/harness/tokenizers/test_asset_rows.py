@@ -18,6 +18,7 @@ from atoken.assets.mesh import Mesh
 from atoken.assets.mesh_to_asset import Recipe
 from atoken.assets.render import RenderSettings, render_views
 from atoken.assets.splat import render
+from atoken.assets.voxels import occupied_by_mesh
 from atoken.checkpoint import sha256_file
 from atoken.config import ATokenConfig, FSQConfig, TransformerConfig
 from atoken.errors import CheckpointError
@@ -54,8 +55,24 @@ def test_identity_draws_what_the_original_is_drawn_by() -> None:
     rendered = row.decode_asset(row.encode_asset(mesh, INPUTS, latent="mean", seed=0))
     cameras = four_views()
     views = render_views(mesh, cameras, RenderSettings(height=40, width=40))
-    for colours, camera in zip(views.colours, cameras, strict=True):
+    pictures = list(rendered.pictures(cameras, 40))
+    for colours, camera, picture in zip(views.colours, cameras, pictures, strict=True):
         assert torch.equal(rendered.render(camera, 40), premultiplied(colours, torch.device("cpu")))
+        assert torch.equal(picture, rendered.render(camera, 40))
+
+
+def test_tokens_of_identity_are_voxels_and_not_faces() -> None:
+    row, coarse = create_identity(None, device="cpu", dtype="float32"), box()
+    # The same box, each face cut in four.
+    corners = coarse.vertices[coarse.faces]
+    middles = (corners + np.roll(corners, -1, axis=1)) / 2
+    a, b, c, p, q, r = (*corners.transpose(1, 0, 2), *middles.transpose(1, 0, 2))
+    fine = np.concatenate([np.stack(part, axis=1) for part in ((a, p, r), (p, b, q), (r, q, c), (p, q, r))])
+    faces = np.arange(3 * len(fine), dtype=np.int32).reshape(-1, 3)
+    cut = replace(coarse, vertices=fine.reshape(-1, 3), faces=faces, material_of_face=np.zeros(len(fine), np.int32))
+    counts = {row.encode_asset(mesh, INPUTS, latent="mean", seed=0).tokens for mesh in (coarse, cut)}
+    (count,) = counts
+    assert count == len(occupied_by_mesh(coarse)) > 10_000
 
 
 # voxel-colour.
