@@ -80,4 +80,4 @@ def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last_layer: Ten
         for loss in (reconstruction, adversarial)
     )
     weight: Tensor = wanted / (given + 1e-4)
-    return weight.clamp(max=_LARGEST).detach()
+    return weight.clamp(max=_LARGEST)
