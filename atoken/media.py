@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from atoken.assets.mesh import FORMATS
+from atoken.assets.mesh import FOREIGN, FORMATS
 from atoken.errors import InputError
 
 __all__ = ["MediaError", "is_asset", "is_image", "is_video", "list_media", "read_image"]
@@ -67,10 +67,10 @@ def is_video(path: Path | str) -> bool:
 
 
 def is_asset(path: Path | str) -> bool:
-    """Whether the file's name ends like that of a 3D asset, or it is a zip or lies in one."""
+    """Whether the file's name ends like that of a 3D asset, read or not, or it is a zip or lies in one."""
     path = Path(path)
     inside = (part for part in (path, *path.parents) if part.suffix.lower() == ".zip")
-    return path.suffix.lower() in (*FORMATS, ".blend") or any(part.is_file() for part in inside)
+    return path.suffix.lower() in (*FORMATS, ".blend", *FOREIGN) or any(part.is_file() for part in inside)
 
 
 def list_media(paths: Iterable[Path | str], *, assets: bool = False) -> list[Path]:

@@ -33,7 +33,7 @@ class Draw(Protocol):
         """Colour, alpha and depth from each camera, `size` pixels along the sides.
 
         Raises:
-            InputError, BlenderError: this mesh cannot be drawn.
+            InputError: this mesh cannot be drawn.
             WriteError: the cache cannot be written.
         """
         ...

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from atoken.assets.cameras import Camera, four_views, thirty_views
-from atoken.assets.cycles import BlenderError
 from atoken.errors import InputError
 from harness import gallery
 from harness.asset_gallery import SIDE, turntable, write_asset
@@ -177,7 +176,7 @@ class AssetWork(Workload):
         start = self._now()
         try:
             encoded = self._tokenizer.encode_asset(model.mesh, self._inputs, latent=latent, seed=seed)
-        except (InputError, BlenderError) as error:
+        except InputError as error:
             raise SampleError(sample.id, str(error)) from error
         return Opened(sample, model, encoded, self._now() - start)
 
@@ -209,7 +208,7 @@ class AssetWork(Workload):
                     name = self._tokenizer.card.name
                     raise BenchError(f"{name}: gives fewer pictures than there are cameras; the adapter is wrong")
                 yield premultiplied(colours, self._device), self._checked(opened, picture, side)
-        except (InputError, BlenderError) as error:
+        except InputError as error:
             raise SampleError(opened.sample.id, str(error)) from error
 
     def _checked(self, opened: Opened, picture: torch.Tensor, side: int) -> torch.Tensor:

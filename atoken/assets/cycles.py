@@ -35,7 +35,7 @@ from PIL import Image
 from atoken.assets.cameras import Camera
 from atoken.assets.render import EMPTY, Views
 from atoken.assets.sources import AssetError
-from atoken.errors import ATokenError, InputError
+from atoken.errors import InputError
 
 __all__ = [
     "BLEND",
@@ -68,7 +68,7 @@ _LAST_LINES = 4000
 Device = Literal["auto", "cpu", "gpu"]
 
 
-class BlenderError(ATokenError):
+class BlenderError(AssetError):
     """Blender's Python is missing, ended, hung or gave something else than was asked; the line says which."""
 
 

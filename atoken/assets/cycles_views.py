@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from atoken.assets.cameras import Camera
-from atoken.assets.cycles import BLEND, FORMATS, BlenderError, CyclesSettings, installed, render_cycles
+from atoken.assets.cycles import BLEND, FORMATS, CyclesSettings, installed, render_cycles
 from atoken.assets.mesh import Mesh
 from atoken.assets.model_files import files_sha256, model_files, write_files
 from atoken.assets.render import Views
@@ -70,7 +70,7 @@ def cycles_views(
             copy = write_files(files, Path(folder))
             try:
                 views = render_cycles(copy, cameras, settings, passed=passed, noted=noted)
-            except (AssetError, BlenderError) as error:
+            except AssetError as error:
                 raise type(error)(str(error).replace(str(copy), str(mesh.path))) from None
     if path is not None:
         store_views(path, views)

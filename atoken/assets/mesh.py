@@ -24,6 +24,7 @@ from atoken.assets.sources import AssetError, AssetFile, open_asset
 
 __all__ = [
     "DEFAULT",
+    "FOREIGN",
     "FORMATS",
     "GREY",
     "MAX_FACES",
@@ -186,6 +187,9 @@ def _read(file: AssetFile) -> Mesh:
 FORMATS = (".glb", ".gltf", ".obj", ".ply", ".stl")
 """Suffixes that `load_mesh` reads."""
 
+FOREIGN = (".fbx", ".dae", ".usd", ".usda", ".usdc", ".usdz", ".3ds", ".max", ".off", ".x3d", ".wrl", ".step")
+"""Suffixes of 3D models that it does not: such a file is told what it is, and not passed over or taken for another."""
+
 
 def normalised(mesh: Mesh) -> Mesh:
     """The mesh in the cube [-0.5, 0.5]^3: only vertices that a face uses, bounding box centred, longest side 1.
@@ -218,7 +222,7 @@ def normalised(mesh: Mesh) -> Mesh:
     low, high = mesh.vertices.min(0), mesh.vertices.max(0)
     # Halves, so that the difference of two huge numbers cannot overflow.
     half = float((high / 2 - low / 2).max())
-    if half < np.finfo(np.float32).tiny:
+    if half < float(np.finfo(np.float32).tiny):
         raise AssetError(f"{mesh.name}: all its vertices lie in one point; nothing of it could be seen")
     vertices = (mesh.vertices / 2 - (low / 4 + high / 4)) / half
     # Rounding must not carry a corner out of the cube.

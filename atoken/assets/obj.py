@@ -20,6 +20,8 @@ from atoken.assets.textures import TextureShelf, srgb_to_linear
 
 __all__ = ["lines_of", "read", "texture_line"]
 
+_TOO_MANY = f"has more than {MAX_FACES} triangles; simplify the mesh"
+
 # How many words follow an option of a texture at most; the numbers of -o, -s and -t may be fewer.
 _OPTIONS = {
     "-blendu": 1, "-blendv": 1, "-boost": 1, "-cc": 1, "-clamp": 1, "-imfchan": 1, "-mm": 2, "-o": 3, "-s": 3,
@@ -33,6 +35,9 @@ def read(file: AssetFile) -> Mesh:
     Raises:
         AssetError: a line that cannot be read, a face without its vertices, or too many faces.
     """
+    # Reading lines until the count is reached would take minutes.
+    if file.data.count(b"\nf ") > MAX_FACES:
+        raise AssetError(_TOO_MANY)
     shape = _Shape()
     for number, line in enumerate(lines_of(file.data), 1):
         word, _, rest = line.partition(" ")
@@ -121,7 +126,7 @@ class _Shape:
             self._use("")
         self.triangles += max(len(corners) - 2, 0)
         if self.triangles > MAX_FACES:
-            raise AssetError(f"has more than {MAX_FACES} triangles; simplify the mesh")
+            raise AssetError(_TOO_MANY)
         self.rings.extend(vertices)
         self.corners.extend(points)
         self.sizes.append(len(corners))

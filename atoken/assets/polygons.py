@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["cut", "triangles"]
+from atoken.assets.sources import AssetError
+
+__all__ = ["MAX_CORNERS", "cut", "triangles"]
+
+MAX_CORNERS = 5000
+"""Cutting a polygon takes time with the square of its corners: some 10 s for as many."""
 
 
 def cut(rings: np.ndarray, sizes: np.ndarray, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -17,16 +22,22 @@ def cut(rings: np.ndarray, sizes: np.ndarray, vertices: np.ndarray) -> tuple[np.
 
     Returns:
         ``[F, 3]`` places in `rings`, and ``[F]`` the polygon of each triangle.
+
+    Raises:
+        AssetError: a polygon of more than `MAX_CORNERS` corners.
     """
+    if int(sizes.max(initial=0)) > MAX_CORNERS:
+        raise AssetError(f"has a face of {sizes.max()} corners, more than {MAX_CORNERS}; cut it into triangles")
     starts = np.cumsum(sizes) - sizes
     threes, fours = np.flatnonzero(sizes == 3), np.flatnonzero(sizes == 4)
     corners = vertices[rings[starts[fours, None] + np.arange(4)]]
-    # A quadrangle bent inwards at corner 1 or 3 is cut from there: a fan from 0 would cover what lies outside.
-    normal = np.cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
     inward = np.zeros(len(fours), bool)
-    for i in (1, 3):
-        turn = np.cross(corners[:, i] - corners[:, i - 1], corners[:, (i + 1) % 4] - corners[:, i])
-        inward |= (turn * normal).sum(1) < 0
+    with np.errstate(all="ignore"):  # vertices that are not finite are refused later, where all formats meet
+        # A quadrangle bent inwards at corner 1 or 3 is cut from there: a fan from 0 would cover what lies outside.
+        normal = np.cross(corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1])
+        for i in (1, 3):
+            turn = np.cross(corners[:, i] - corners[:, i - 1], corners[:, (i + 1) % 4] - corners[:, i])
+            inward |= (turn * normal).sum(1) < 0
     ways = np.array([[[0, 1, 2], [0, 2, 3]], [[1, 2, 3], [1, 3, 0]]])
     places = [
         starts[threes, None] + np.arange(3),
@@ -57,7 +68,8 @@ def triangles(corners: np.ndarray) -> list[tuple[int, int, int]]:
     points = np.asarray(corners, np.float64)
     ahead = np.roll(points, -1, axis=0)
     # Newell's normal: of a polygon that is bent or not quite flat too.
-    normal = np.cross(points - points[0], ahead - points[0]).sum(0)
+    with np.errstate(all="ignore"):  # as above
+        normal = np.cross(points - points[0], ahead - points[0]).sum(0)
     axis = int(np.abs(normal).argmax())
     flat = points[:, [(axis + 1) % 3, (axis + 2) % 3]] * np.array([1.0 if normal[axis] >= 0 else -1.0, 1.0])
     plane: list[tuple[float, float]] = [(float(x), float(y)) for x, y in flat]

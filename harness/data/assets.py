@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from atoken.assets.cycles import BLEND, PYTHON, BlenderError
-from atoken.assets.mesh import FORMATS, load_mesh
+from atoken.assets.cycles import BLEND, PYTHON
+from atoken.assets.mesh import FOREIGN, FORMATS, load_mesh
 from atoken.assets.sources import AssetError
 from harness.data.base import AssetSource, Model, Sample, SampleError
 from harness.data.catalog import DatasetEntry
@@ -18,9 +18,8 @@ from harness.data.images import printable
 from harness.data.stores import FolderStore, Store, ZipStore
 from harness.errors import BenchError
 
-FOREIGN = (BLEND, ".fbx", ".dae", ".usd", ".usda", ".usdc", ".usdz", ".3ds", ".max", ".off", ".x3d", ".wrl", ".step")
-"""Formats of 3D models that are not read: such a file is named as a sample that failed, not passed over. (.blend is
-read where a Python with bpy is named.)"""
+UNREAD = (BLEND, *FOREIGN)
+"""Such a file is named as a sample that failed, not passed over. (.blend is read where a Python with bpy is named.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +70,11 @@ class AssetDataset(AssetSource):
         member = self._members[index]
         sample_id, path = member.sample.id, self._store.root / member.name
         suffix = path.suffix.lower()
-        if suffix in FOREIGN and not (suffix == BLEND and os.environ.get(PYTHON)):
+        if suffix in UNREAD and not (suffix == BLEND and os.environ.get(PYTHON)):
             raise SampleError(sample_id, _foreign(suffix))
         try:
             mesh = load_mesh(path)
-        except (AssetError, BlenderError) as error:
+        except AssetError as error:
             raise SampleError(sample_id, str(error).removeprefix(f"{path}: ")) from None
         return Model(mesh=mesh, sha256=mesh.content_hash)
 
@@ -96,7 +95,7 @@ def _alone(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 def is_model(name: str) -> bool:
     """Whether a file is named like a 3D model, readable or not."""
-    return PurePosixPath(name.lower()).suffix in (*FORMATS, *FOREIGN)
+    return PurePosixPath(name.lower()).suffix in (*FORMATS, *UNREAD)
 
 
 def _foreign(suffix: str) -> str:
@@ -127,7 +126,7 @@ def open_folder(entry: DatasetEntry, location: Path) -> AssetDataset:
     names = [name for name in store.names() if is_model(name)]
     if not names:
         raise BenchError(f"{location}: holds no models (files named {', '.join(FORMATS)})")
-    unread = Counter(suffix for name in names if (suffix := PurePosixPath(name.lower()).suffix) in FOREIGN)
+    unread = Counter(suffix for name in names if (suffix := PurePosixPath(name.lower()).suffix) in UNREAD)
     notes = [f"not read: {count:,} {suffix} files" for suffix, count in sorted(unread.items())]
     members = [ModelMember(Sample(printable(name)), name) for name in names]
     return AssetDataset(entry, store, members, title=location.resolve().stem or entry.title, notes=notes)

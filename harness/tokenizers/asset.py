@@ -37,7 +37,7 @@ class InputViews:
         """Colour, alpha and depth of all of them.
 
         Raises:
-            InputError, BlenderError: this mesh cannot be drawn.
+            InputError: this mesh cannot be drawn.
         """
         from atoken.assets.cameras import hammersley_views
 
@@ -126,7 +126,6 @@ class AssetTokenizer(Adapter):
 
         Raises:
             InputError: it cannot take this asset; the run names it and goes on.
-            BlenderError: the views cannot be drawn; likewise.
         """
 
     @abstractmethod

@@ -154,6 +154,24 @@ def test_bad_models_are_named_and_left_out(run: Run, ckpt: Path, cube: Path, tmp
     assert load_tokens(tmp_path / "t").names == ("cube.obj",)
 
 
+def test_other_formats_and_a_missing_blender_are_told_and_the_rest_goes_on(
+    run: Run, ckpt: Path, cube: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ATOKEN_BLENDER_PYTHON", raising=False)
+    files = [tmp_path / "film.fbx", tmp_path / "scene.blend"]
+    for file in files:
+        file.write_bytes(b"Kaydara FBX Binary")
+    code, _, err = run("encode", *files, cube, "-o", tmp_path / "t", "--model", ckpt, "--views", 1)
+    lines = err.splitlines()
+    assert code == 0
+    assert lines[0].startswith(f"{files[0]}: no format of a mesh that is read; convert it to one of .glb .gltf")
+    assert lines[1].startswith(f"{files[1]}: Cycles and .blend files need a Python with bpy")
+    assert lines[2] == "2 of 3 files left out, see above"
+    code, _, err = run("info", files[0])
+    assert code == 1
+    assert "no format of a mesh that is read" in err
+
+
 def test_what_a_model_lacks_is_said(run: Run, ckpt: Path, tmp_path: Path) -> None:
     path = write_square_obj(tmp_path, with_texture=False)
     code, _, err = run("encode", path, "-o", tmp_path / "t", "--model", ckpt, "--views", 4)

@@ -14,7 +14,7 @@ import pytest
 from models import Gltf, png, quarters, write_square_obj
 
 from atoken.assets import mesh as mesh_module
-from atoken.assets import sources, textures
+from atoken.assets import polygons, sources, textures
 from atoken.assets.cycles import BlenderError
 from atoken.assets.mesh import GREY, load_mesh
 from atoken.assets.sources import AssetError
@@ -272,11 +272,36 @@ def test_limits_on_files_and_obj_faces(tmp_path: Path, monkeypatch: pytest.Monke
     from atoken.assets import obj as reader
 
     monkeypatch.setattr(reader, "MAX_FACES", 3)
+    _refused(_write(tmp_path / "q.obj", TRIANGLE + "v 1 1 0\nf 1 2 3 4\nf 1 2 3 4\n"), "more than")
     path = _write(tmp_path / "m.obj", TRIANGLE + "f 1 2 3\n" * 4)
-    _refused(path, "more than 3 triangles")
+    with monkeypatch.context() as patch:
+        # Before ten million lines are read one by one, which takes minutes.
+        patch.setattr(reader, "lines_of", lambda _: pytest.fail("read line by line"))
+        _refused(path, "more than")
     monkeypatch.setattr(sources, "MAX_FILE_BYTES", 10)
     _refused(path, "larger than")
     assert mesh_module.MAX_FACES == 10_000_000
+
+
+def test_a_polygon_of_very_many_corners_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(polygons, "MAX_CORNERS", 4)
+    corners = "v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0.5 1.5 0\nv 0 1 0\n"
+    assert len(load_mesh(_write(tmp_path / "four.obj", corners + "f 1 2 3 5\n")).faces) == 2
+    _refused(_write(tmp_path / "five.obj", corners + "f 1 2 3 4 5\n"), "has a face of 5 corners", "into triangles")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("corners", [3, 4, 5])
+def test_numbers_at_the_end_of_their_range_make_no_other_noise(corners: int, tmp_path: Path) -> None:
+    places = ["0 0 0", "1 0 0", "1 1 0", "0.5 1.5 0", "0 1 0"][:corners]
+    face = f"f {' '.join(map(str, range(1, corners + 1)))}\n"
+
+    def model(first: str) -> Path:
+        return _write(tmp_path / "m.obj", "".join(f"v {place}\n" for place in (first, *places[1:])) + face)
+
+    for bad in ("nan 0 0", "inf 0 0", "0 -inf 0"):
+        _refused(model(bad), "not finite")
+    assert np.ptp(load_mesh(model("-1e308 0 0")).vertices) == pytest.approx(1)
 
 
 def test_nodes_that_go_round_are_refused(tmp_path: Path) -> None:

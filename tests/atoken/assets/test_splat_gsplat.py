@@ -180,7 +180,7 @@ class TestOnCuda:
         scene, weights = scattered(200), torch.rand(48, 48, 4, generator=torch.Generator().manual_seed(1))
         grads = []
         for device, drawn_by in (("cpu", "torch"), ("cuda", renderer)):
-            parts = [getattr(scene, name).to(device).requires_grad_() for name in scene.__slots__]
+            parts = [getattr(scene, name).detach().to(device, copy=True).requires_grad_() for name in scene.__slots__]
             picture = render(Gaussians(*parts), CAMERAS[0], 48, 48, renderer=drawn_by)
             (picture * weights.to(device)).sum().backward()
             grads.append([part.grad.cpu().flatten() for part in parts])
