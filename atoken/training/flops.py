@@ -76,12 +76,18 @@ class VoxelLoad:
 
     @classmethod
     def of(cls, voxels: Tensor, items: Tensor, window: int) -> VoxelLoad:
-        """From voxels [L, 3] int64 and the item of each [L] int64, by the decoder's own cut."""
-        from atoken.assets.gaussian_decoder import Windows
+        """From voxels [L, 3] int64 and the item of each [L] int64, cut as the decoder cuts them (`Windows`)."""
+        import torch
 
-        cuts = [Windows.of(voxels, items, window, shift) for shift in (0, window // 2)]
-        even, odd = (sum(count * size**2 for count, size in cut.runs) for cut in cuts)
-        return cls(len(voxels), (even, odd))
+        pairs = []
+        for shift in (0, window // 2):
+            cubes = (voxels + shift) // window
+            # One number for each cube: many times as fast as looking for rows that are equal.
+            side = int(cubes.max()) + 1
+            number = ((items * side + cubes[:, 0]) * side + cubes[:, 1]) * side + cubes[:, 2]
+            _, counts = torch.unique(number, return_counts=True)
+            pairs.append(int(counts.square().sum()))
+        return cls(len(voxels), (pairs[0], pairs[1]))
 
     def __mul__(self, times: float) -> VoxelLoad:
         """So many such packs."""
