@@ -15,6 +15,7 @@ from atoken.errors import CheckpointError
 from atoken.network import Network
 from atoken.patches import Pixels, pack_pixels
 from atoken.tokens import SparseTokens
+from atoken.training.data.pack import Pack
 from atoken.training.errors import TrainingError
 from atoken.training.start.siglip2_weights import PATCH, open_image_tower
 from atoken.transformer import Encoder
@@ -102,6 +103,10 @@ class Teacher(nn.Module):
         """
         weight = self.encoder.input_layer.weight
         return self.embed_tokens(pack_pixels(pixels, patch=(1, 16, 16), device=weight.device))
+
+    def embed_pack(self, pack: Pack, device: torch.device) -> Tensor:
+        """`embed_tokens` of a batch's part, moved to the teacher's device."""
+        return self.embed_tokens(pack.tokens((1, 16, 16), device))
 
     @torch.no_grad()
     def embed_tokens(self, tokens: SparseTokens) -> Tensor:
