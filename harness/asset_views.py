@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,25 @@ class Lit:
 
         settings = CyclesSettings(height=size, width=size, samples=self.samples)
         return cycles_views(mesh, cameras, settings, cache=self.cache)
+
+
+class Timed:
+    """Draws by another, and knows how long that took: it says nothing of the tokenizer that asked for the views.
+
+    Attributes:
+        seconds: in all so far.
+    """
+
+    def __init__(self, draw: Draw) -> None:
+        self._draw = draw
+        self.seconds = 0.0
+
+    def __call__(self, mesh: Mesh, cameras: Sequence[Camera], size: int) -> Views:
+        start = time.perf_counter()
+        try:
+            return self._draw(mesh, cameras, size)
+        finally:
+            self.seconds += time.perf_counter() - start
 
 
 def drawn_by(prepare: str, protocol: str, cache: Path | None = None) -> Unlit | Lit:

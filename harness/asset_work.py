@@ -15,7 +15,7 @@ from atoken.assets.cameras import Camera, four_views, thirty_views
 from atoken.errors import InputError
 from harness import gallery
 from harness.asset_gallery import SIDE, turntable, write_asset
-from harness.asset_views import drawn_by, view_cache
+from harness.asset_views import Timed, drawn_by, view_cache
 from harness.console import Advance
 from harness.data.base import AssetSource, Model, Sample, SampleError
 from harness.errors import BenchError
@@ -30,7 +30,7 @@ VIEWS = {"four": four_views, "thirty": thirty_views}
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An asset, read and encoded."""
+    """An asset, read and encoded; `seconds` without the time in which its views were drawn."""
 
     sample: Sample
     model: Model
@@ -60,7 +60,7 @@ class AssetWork(Workload):
         self._metrics = [metric for metric in plan.metrics if isinstance(metric, AssetMetric)]
         self._device = torch.device(plan.settings.device)
         rules = protocol.asset
-        self._draw = drawn_by(protocol.prepare, protocol.name, view_cache())
+        self._draw = Timed(drawn_by(protocol.prepare, protocol.name, view_cache()))
         self._inputs = InputViews(rules.input_views, rules.input_size, self._draw)
         self._cameras: Sequence[Camera] = VIEWS[rules.views]()
         self._side = rules.size
@@ -173,12 +173,12 @@ class AssetWork(Workload):
         protocol, card = self._plan.protocol, self._tokenizer.card
         latent = protocol.latent if protocol.latent in card.latent_modes else "mean"
         seed = sample_seed(protocol.seed, sample.id)
-        start = self._now()
+        start, drawing = self._now(), self._draw.seconds
         try:
             encoded = self._tokenizer.encode_asset(model.mesh, self._inputs, latent=latent, seed=seed)
         except InputError as error:
             raise SampleError(sample.id, str(error)) from error
-        return Opened(sample, model, encoded, self._now() - start)
+        return Opened(sample, model, encoded, self._now() - start - (self._draw.seconds - drawing))
 
     def _decoded(self, opened: Opened) -> Rendered:
         try:

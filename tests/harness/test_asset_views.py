@@ -4,6 +4,7 @@ Blender's place."""
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ import pytest
 
 from benchmarks.asset_recon import EXPERIMENT
 from harness import asset_gallery, asset_work, runner
-from harness.asset_views import Lit, Unlit, drawing_software, drawn_by
+from harness.asset_views import Lit, Timed, Unlit, drawing_software, drawn_by
+from harness.asset_work import AssetWork
 from harness.building import protocols_of
+from harness.console import Advance
 from harness.errors import BenchError
 from harness.protocol import load
 from harness.records import load as load_record
 from harness.request import Request
 from harness.tokenizers.asset_contract import box
+from harness.tokenizers.voxel_colour import VoxelColour
 from tests.atoken.assets import fake_blender
+from tests.harness.asset_fakes import asset_plan
 
 PROTOCOL = """
 schema: 1
@@ -61,6 +66,32 @@ def models(tmp_path: Path) -> Path:
         lines += [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in mesh.faces.tolist()]
         (folder / f"{name}.obj").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def test_the_time_of_drawing_is_known() -> None:
+    def slow(mesh: Any, cameras: Any, size: int) -> Any:
+        time.sleep(0.05)
+        if size == 0:
+            raise ValueError("nothing")
+        return size
+
+    draw = Timed(slow)
+    assert [draw(None, [], 1), draw(None, [], 2)] == [1, 2]  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="nothing"):
+        draw(None, [], 0)  # type: ignore[arg-type]
+    assert 0.15 <= draw.seconds < 5
+
+
+def test_a_tokenizers_time_is_without_the_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(draw: Unlit, mesh: Any, cameras: Any, size: int) -> Any:
+        time.sleep(3)
+        return drawn(draw, mesh, cameras, size)
+
+    drawn = Unlit.__call__
+    monkeypatch.setattr(Unlit, "__call__", slowly)
+    made = asset_plan(tokenizer=VoxelColour("cpu"))
+    (part,) = AssetWork(made).measure([[0]], Advance())
+    assert 0 < part.rows[0].encode_ms < 3000
 
 
 def test_what_a_protocol_says_is_what_draws() -> None:
