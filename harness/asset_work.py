@@ -23,7 +23,7 @@ from harness.metrics.asset_base import AssetMetric, AssetTotals, ViewPair, premu
 from harness.plan import Plan, sample_seed
 from harness.shards import Row
 from harness.tokenizers.asset import AssetTokenizer, EncodedAsset, InputViews, Rendered
-from harness.workload import Failed, Measured, Workload
+from harness.workload import Failed, Measured, Noted, Workload
 
 VIEWS = {"four": four_views, "thirty": thirty_views}
 
@@ -122,6 +122,7 @@ class AssetWork(Workload):
             columns={name: np.array([value]) for result in results for name, value in result.columns.items()},
             features={},
             frames={name: array for result in results for name, array in result.views.items()},
+            noted=[Noted(sample.id, note) for note in opened.model.mesh.notes],
         )
 
     @torch.inference_mode()

@@ -185,6 +185,8 @@ class _Execution:
                 shard = self._shard(index, measured, started, time.perf_counter() - clock)
                 for failure in shard.failed:
                     self.console.say(f"{failure['id']}: {failure['reason']}; left out")
+                for noted in measured.noted:
+                    self.console.say(f"{noted.id}: {noted.note}")
                 shards.write(self.path(index), shard)
 
     def _shard(self, index: int, measured: Measured, started: str, seconds: float) -> shards.Shard:
@@ -203,6 +205,7 @@ class _Execution:
                 "wall_s": seconds,
                 "device_name": provenance.device_name(device),
                 "threads": torch.get_num_threads(),
+                "noted": [asdict(noted) for noted in measured.noted],
                 "peak_rss_bytes": provenance.peak_rss_bytes(),
                 "peak_device_bytes": torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else None,
             },

@@ -170,6 +170,7 @@ def _record(
     seconds = (encode_ms + decode_ms) / 1000
     device_peaks = [part["peak_device_bytes"] for part in work if part["peak_device_bytes"] is not None]
     dataset, protocol = plan.dataset, plan.protocol
+    noted = [dict(entry) for part in work for entry in part["noted"]]
     return {
         "schema": records.SCHEMA,
         "experiment": plan.experiment,
@@ -196,6 +197,7 @@ def _record(
             "selected": plan.selected,
             "used": len(rows),
             "failed": [dict(failed) for shard in evidence.shards for failed in shard.failed],
+            **({"noted": noted} if noted else {}),
         },
         "cells": [_cell(cell) for cell in cells],
         "weights": plan.weights(),

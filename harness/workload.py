@@ -26,6 +26,14 @@ class Failed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A sample that was measured with less than it asks for: grey in place of a missing texture, and its like."""
+
+    id: str
+    note: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Measured:
     """Rows of samples, and as many entries in each column and feature.
@@ -33,6 +41,7 @@ class Measured:
     Attributes:
         frames: per-frame values of videos, per-view values of assets, by name, one sample after another: float64
             ``[sum of the rows' frames]``.
+        noted: what measured samples asked for and did not get.
     """
 
     rows: list[Row]
@@ -40,6 +49,7 @@ class Measured:
     columns: dict[str, np.ndarray]
     features: dict[str, np.ndarray]
     frames: dict[str, np.ndarray] = field(default_factory=dict)
+    noted: list[Noted] = field(default_factory=list)
 
     @classmethod
     def of(cls, parts: Sequence[Measured]) -> Measured:
@@ -50,6 +60,7 @@ class Measured:
             columns=joined([part.columns for part in parts]),
             features=joined([part.features for part in parts]),
             frames=joined([part.frames for part in parts]),
+            noted=[noted for part in parts for noted in part.noted],
         )
 
 

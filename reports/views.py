@@ -199,10 +199,13 @@ def facts(record: Record) -> list[dict[str, Any]]:
     for metric in metrics:
         options = {key: value for key, value in metric.items() if key != "name"}
         protocol[f"metric {metric.get('name', '')}"] = options
+    samples = {key: value for key, value in record.samples.items() if key != "failed"}
+    if "noted" in samples:
+        samples["noted"] = [f"{entry['id']}: {entry['note']}" for entry in samples["noted"]]
     groups: list[tuple[str, Mapping[str, Any], bool]] = [
         ("Protocol", protocol, True),
         ("Tokenizer", {"spec": record.spec, **record.card}, True),
-        ("Data", {**record.dataset, **{k: v for k, v in record.samples.items() if k != "failed"}}, True),
+        ("Data", {**record.dataset, **samples}, True),
         ("Code", raw.get("code", {}), False),
         ("Settings", record.settings, False),
         ("Environment", _flat(raw.get("environment", {})), False),

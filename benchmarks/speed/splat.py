@@ -15,12 +15,9 @@ import argparse
 import math
 import os
 import statistics
-import tempfile
 import time
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -99,9 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def sample() -> Gaussians:
     """Eight Gaussians at each voxel of the sample umbrella's first 5,000, of the sizes of `sphere`."""
-    with tempfile.TemporaryDirectory() as folder:
-        zipfile.ZipFile(ARCHIVE).extractall(folder)
-        voxels = occupied_by_mesh(load_mesh(Path(folder, "exterior/umbrella/umbrella.obj")))[:5000]
+    voxels = occupied_by_mesh(load_mesh(ARCHIVE / "exterior/umbrella/umbrella.obj"))[:5000]
     random = torch.Generator().manual_seed(0)
     places = torch.from_numpy(voxels).repeat_interleave(8, dim=0)
     means = (places + torch.rand(len(places), 3, generator=random)) / 64 - 0.5

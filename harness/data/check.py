@@ -41,6 +41,7 @@ class CheckReport:
         rates: frames per second that the readable clips have, rising.
         ids_sha256: over the ids of all samples.
         content_sha256: over ids and bytes of the readable ones, as a run's record has it.
+        noted: id and note of each readable asset that asks for what is not there (textures, materials: grey).
         notes: the dataset's own.
     """
 
@@ -60,6 +61,7 @@ class CheckReport:
     ids_sha256: str
     content_sha256: str
     notes: tuple[str, ...]
+    noted: tuple[tuple[str, str], ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -88,6 +90,9 @@ class CheckReport:
         lines += [f"broken: {sample_id}: {reason}" for sample_id, reason in self.broken[:_SHOWN]]
         if len(self.broken) > _SHOWN:
             lines.append(f"broken: and {len(self.broken) - _SHOWN:,} more")
+        lines += [f"noted: {sample_id}: {note}" for sample_id, note in self.noted[:_SHOWN]]
+        if len(self.noted) > _SHOWN:
+            lines.append(f"noted: and {len(self.noted) - _SHOWN:,} more")
         lines += _listed("missing", self.missing) + _listed("not of this set", self.unexpected)
         lines += [f"ids sha256: {self.ids_sha256}", f"content sha256: {self.content_sha256}"]
         return lines
@@ -159,6 +164,7 @@ class _Readable:
     sha256: str
     size: tuple[int, int] | None = None
     faces: int | None = None
+    noted: tuple[str, ...] = ()
     frames: int | None = None
     rate: Fraction | None = None
 
@@ -200,6 +206,7 @@ def inspect(dataset: Dataset, *, progress: Progress | None = None) -> CheckRepor
         ids_sha256=ids_sha256(sample.id for sample in samples),
         content_sha256=content_sha256((sample_id, one.sha256) for sample_id, one in read),
         notes=dataset.notes,
+        noted=tuple((sample_id, note) for sample_id, one in read for note in one.noted),
     )
 
 
@@ -225,7 +232,7 @@ def _read(dataset: Dataset, index: int) -> _Readable | SampleError:
             return _Readable(clip.sha256, size, frames=frames, rate=clip.shape.rate)
         if isinstance(dataset, AssetSource):
             model = dataset.open(index)
-            return _Readable(model.sha256, faces=len(model.mesh.faces))
+            return _Readable(model.sha256, faces=len(model.mesh.faces), noted=model.mesh.notes)
         decoded = cast("ImageSource", dataset).read(index)
         height, width = decoded.pixels.shape[:2]
         return _Readable(decoded.sha256, (height, width))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from harness.asset_work import AssetWork
 from harness.building import Measures
 from harness.console import Advance, Console
 from harness.data.catalog import open_assets
+from harness.data.check import inspect
 from harness.errors import BenchError
 from harness.execution import execute, merge_only
 from harness.plan import Plan, Share
@@ -124,6 +126,32 @@ def test_files_that_are_no_meshes_are_named_and_the_run_goes_on(tmp_path: Path) 
     for name, word in words.items():
         assert word in failed[name]
         assert str(folder) not in failed[name]
+
+
+def test_what_a_model_asks_for_and_has_not_is_said_and_kept(tmp_path: Path) -> None:
+    mesh = box()
+    lines = [
+        "mtllib gone.mtl",
+        "usemtl wood",
+        *(f"v {' '.join(map(str, vertex))}" for vertex in mesh.vertices.tolist()),
+    ]
+    faces = [f"f {a + 1} {b + 1} {c + 1}" for a, b, c in mesh.faces.tolist()]
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "bare.obj").write_text("\n".join([*lines, *faces]))
+    (folder / "plain.obj").write_text("\n".join([*lines[2:], *faces]))
+    made, said = asset_plan(dataset=open_assets("folder", folder)), io.StringIO()
+    record = execute(made, tmp_path / "runs", share=Share(), workers=0, console=Console(speaks=False, stream=said))
+    assert record is not None
+    noted = record["samples"]["noted"]
+    assert [entry["id"] for entry in noted] == ["bare.obj", "bare.obj"]
+    assert noted[0]["note"].startswith("material library gone.mtl is missing")
+    assert noted[1]["note"] == "material wood is in no library: grey"
+    assert f"bare.obj: {noted[0]['note']}" in said.getvalue()
+    assert inspect(open_assets("folder", folder)).lines()[2:4] == [
+        f"noted: {entry['id']}: {entry['note']}" for entry in noted
+    ]
+    assert "noted" not in done(asset_plan(), tmp_path / "others")["samples"]
 
 
 @pytest.mark.parametrize(
