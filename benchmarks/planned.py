@@ -152,20 +152,6 @@ IMAGE_TO_3D = Experiment(
     needs="Toys4k renderings, a checkpoint with its Gaussian decoder, a TRELLIS flow model trained on its latents",
 )
 
-GAN_VS_GRAM = Experiment(
-    name="ablation-gan-vs-gram",
-    title="Training with a discriminator against the Gram loss, rFID split in mean and covariance (Figure 4)",
-    datasets=("imagenet-val",),
-    needs="training images, trunk weights of LPIPS and FID",
-)
-
-SCALING = Experiment(
-    name="ablation-scaling",
-    title="Two model sizes through the training stages (Figure 7)",
-    datasets=("imagenet-val", "davis"),
-    needs="training images, videos and assets, and the checkpoints of every stage",
-)
-
 REPRESENTATION = Experiment(
     name="representation",
     title="t-SNE of class embeddings at every stage (Figure 8)",
@@ -184,7 +170,5 @@ EXPERIMENTS = (
     LLAVA_IMAGE,
     LLAVA_VIDEO,
     IMAGE_TO_3D,
-    GAN_VS_GRAM,
-    SCALING,
     REPRESENTATION,
 )

@@ -104,10 +104,17 @@ def run(
         typer.Option(metavar="SPEC", help="NAME, NAME:ARG, NAME@RATE or pkg.module:factory; repeatable."),
     ] = None,
     option: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the tokenizer's factory; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="For the tokenizer's factory, or of an ablation, see `list`; repeatable."
+        ),
     ] = None,
     data: Annotated[
-        list[str] | None, typer.Option(metavar="NAME[=PATH]", help="Dataset, see `list datasets`; repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=PATH]",
+            help="Dataset, see `list datasets`; repeatable. An ablation trains on images=, videos= and assets=.",
+        ),
     ] = None,
     protocol: Annotated[
         str | None, typer.Option(metavar="NAME|all|FILE.yaml", help="How it is measured, see `list protocols`.")

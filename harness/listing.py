@@ -10,6 +10,7 @@ import rich.console
 from rich.table import Table
 
 from harness import protocol, registry
+from harness.ablation import Ablation
 from harness.data.catalog import DATASETS
 from harness.experiment import Experiment
 from harness.metrics.families import FAMILIES
@@ -39,11 +40,14 @@ def show(built: Sequence[Table]) -> None:
 
 
 def _experiments() -> Table:
-    return table("Experiments", [_experiment(experiment) for experiment in registry.experiments().values()])
+    return table("Experiments", [experiment_row(experiment) for experiment in registry.experiments().values()])
 
 
-def _experiment(experiment: Experiment) -> dict[str, str]:
+def experiment_row(experiment: Experiment) -> dict[str, str]:
+    """Name, status, title and the cells or the figure of the paper that an experiment fills or redoes."""
     cells = "; ".join(f"{fills.table}: {_cells(fills.group, fills.columns)}" for fills in experiment.fills)
+    if isinstance(experiment, Ablation):
+        cells = f"{experiment.figure}; trains {len(experiment.variants)}, options {', '.join(experiment.options)}"
     return {"name": experiment.name, "status": experiment.status, "title": experiment.title, "fills": cells}
 
 
