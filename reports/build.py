@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from harness.ablation import Ablation
 from harness.experiment import Experiment
 from reports.model import Comparison, Figure, Panel
 from reports.protocols import ProtocolPanel, spreads
 from reports.records import Record
 from reports.tables import compare
+from reports.training import Studies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +25,7 @@ class Report:
         comparisons: for each experiment that can be run, one for each table it fills.
         protocols: the panels of experiments that were run under several protocols.
         slugs: file stem of each record's page, by the run's folder.
+        studies: trainings and ablations, which have pages of their own.
     """
 
     records: tuple[Record, ...]
@@ -29,18 +33,26 @@ class Report:
     comparisons: tuple[Comparison, ...]
     protocols: tuple[ProtocolPanel, ...]
     slugs: Mapping[str, str]
+    studies: Studies = field(default_factory=Studies)
 
     def slug(self, record: Record) -> str:
         """File stem of the record's page."""
         return self.slugs[str(record.folder)]
 
 
-def build(records: Sequence[Record], experiments: Mapping[str, Experiment]) -> Report:
+def build(records: Sequence[Record], experiments: Mapping[str, Experiment], studies: Studies | None = None) -> Report:
     """Compare the records of every experiment with the paper.
 
     A record whose experiment is not installed here is compared with nothing, and still shown.
     """
-    shown = {name: experiment for name, experiment in experiments.items() if experiment.status == "built"}
+    studies = studies or Studies()
+    records = _named(records, studies)
+    # An ablation has a page of its own; the records that measure its models are other experiments'.
+    shown = {
+        name: experiment
+        for name, experiment in experiments.items()
+        if experiment.status == "built" and not isinstance(experiment, Ablation)
+    }
     for record in records:
         if record.experiment not in shown:
             unknown = Experiment(name=record.experiment, title=f"{record.experiment} (not installed here)")
@@ -53,7 +65,26 @@ def build(records: Sequence[Record], experiments: Mapping[str, Experiment]) -> R
         comparisons=tuple(comparisons),
         protocols=tuple(protocols),
         slugs=_slugs(records),
+        studies=studies,
     )
+
+
+def _named(records: Sequence[Record], studies: Studies) -> list[Record]:
+    """Models of ablations with the name of their variant: of checkpoints of one size the hash alone says nothing."""
+    names: dict[Path, dict[str, None]] = {}
+    for run in studies.ablations:
+        for variant in run.variants:
+            several = len({stage for stage, _ in variant.measured}) > 1
+            for (stage, _), where in variant.measured.items():
+                if isinstance(where, Path):
+                    name = f"{variant.title}, stage {stage}" if several else variant.title
+                    names.setdefault(where.parent.resolve(), {})[name] = None
+    made = []
+    for record in records:
+        told = names.get(record.folder.resolve())
+        card = {**record.card, "title": f"{record.title}: {' = '.join(told)}"} if told else record.card
+        made.append(replace(record, card=card))
+    return made
 
 
 def _slugs(records: Sequence[Record]) -> dict[str, str]:

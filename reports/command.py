@@ -15,6 +15,7 @@ from reports import data, grid, latex, markdown, numbers
 from reports.build import Report, build, caption, panel_reasons
 from reports.model import Comparison, Figure, Metric, Panel
 from reports.records import read_all, unfinished
+from reports.training import read_studies
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -46,10 +47,10 @@ def report(runs: Path, out: Path, formats: Sequence[str], echo: Callable[[str], 
         raise BenchError(f"{out}: exists and is no report; it would be replaced, so name another folder with --out")
     if runs.resolve().is_relative_to(out.resolve()):
         raise BenchError(f"{out}: holds the runs ({runs}) and would be replaced; name another folder with --out")
-    records = read_all(runs)
-    if not records:
+    records, studies = read_all(runs), read_studies(runs)
+    if not records and not studies.trainings:
         raise BenchError(f"{runs}: no records in it; `atoken-bench run image-recon --runs {runs}` makes one")
-    made = build(records, experiments())
+    made = build(records, experiments(), studies)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent.resolve()))

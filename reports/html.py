@@ -20,6 +20,7 @@ from reports.build import Report
 from reports.legend import legend
 from reports.model import Comparison, Figure, Line, Metric, Panel
 from reports.pictures import Album, strips
+from reports.training_site import Site
 
 STRIPS = 6
 """Side-by-side strips on the first page: enough to see what a tokenizer loses, few enough to look at."""
@@ -38,6 +39,7 @@ def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str,
     environment = _environment(report)
     album = Album(out)
     shelf = clips.Shelf(report, album)
+    site = Site(report)
     if any(asset.splat for record in report.records for asset in shelf.assets(record)):
         viewer.write(out / viewer.SCRIPT)
 
@@ -59,6 +61,7 @@ def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str,
         galleries=_galleries(report, album),
         film_galleries=clips.galleries(report, shelf, STRIPS),
         index=views.table_index(report),
+        studies=site.index(),
         downloads=downloads,
     )
     names = paper.names()
@@ -100,6 +103,7 @@ def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str,
         for asset in shelf.assets(record):
             page("asset.html.j2", asset.page, "../", shot=asset, **asset_page.context(shelf, asset))
         shutil.copyfile(record.folder / NAME, out / "runs" / f"{slug}.json")
+    site.write(page, album, out)
 
 
 def _beside(report: Report, name: str) -> list[Panel]:
