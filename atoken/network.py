@@ -1,6 +1,7 @@
 """The tokenizer's network: its weights, where they come from and go to, and its differentiable parts."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -10,15 +11,28 @@ from torch import Tensor, nn
 from atoken import checkpoint
 from atoken.assets.asset_tokens import patch_channels
 from atoken.assets.gaussian_decoder import GaussianDecoder
+from atoken.attention import Segments
 from atoken.config import ATokenConfig
 from atoken.errors import CheckpointError
+from atoken.pooling import pooling_segments
 from atoken.quantizer import FSQ, decoder_input
+from atoken.tiles import Tiles, plan_tiles
 from atoken.tokens import Latents, SparseTokens
-from atoken.transformer import Decoder, Encoder, initialise
+from atoken.transformer import Context, Decoder, Encoder, initialise
 
-__all__ = ["Network"]
+__all__ = ["Network", "Plan"]
 
 _GAUSSIANS = "gaussian_decoder."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Who sees whom in a pack and where its tokens stand; see `Network.plan`."""
+
+    tiles: Tiles
+    encoder: Context
+    decoder: Context
+    pooling: Segments
 
 
 class Network(nn.Module):
@@ -58,7 +72,7 @@ class Network(nn.Module):
             name_or_path: a folder written by `save_pretrained`, an official `.pt` file, a
                 `.safetensors` file, or the name of a model inside this package ("atoken-nano").
             preset: which model the file holds, where neither a config beside it nor its shapes
-                say: "so-c", "so-c-s1", "so-d", "base" or "nano".
+                say: "so-c", "so-c-s1", "so-d", "base", "nano" or "nano-image".
             gaussians: a Gaussian decoder to attach, as `GaussianDecoder.from_pretrained` takes it: the release's
                 `3d_decode_gs.pt` for example. If not given, that which `save_pretrained` wrote into the same
                 folder, and none where there is none: no packaged model has one yet.
@@ -127,31 +141,57 @@ class Network(nn.Module):
 
     # -- Differentiable parts ----------------------------------------------------------------
 
-    def forward_encoder(self, tokens: SparseTokens) -> tuple[Tensor, Tensor]:
+    def plan(self, tokens: SparseTokens) -> Plan:
+        """The layout of a pack, for several passes over packs that differ in their features alone.
+
+        Making it waits for the device. It is good for the precision (autocast) that it was made under.
+
+        Args:
+            tokens: any features, on the model's device.
+        """
+        typed = tokens.to(dtype=self.dtype)
+        tiles = plan_tiles(typed, self.config.tile_steps)
+        encoder = (
+            Context.of(tiles, self.encoder.head_dim) if self.encoder.rotary else Context(tiles.segments, None, None)
+        )
+        decoder = Context.of(tiles, self.decoder.head_dim)
+        return Plan(tiles, encoder, decoder, pooling_segments(tokens.lengths, self.device, self.dtype))
+
+    def forward_encoder(self, tokens: SparseTokens, plan: Plan | None = None) -> tuple[Tensor, Tensor]:
         """Encode pixel tokens, each temporal tile of an item on its own.
 
         Args:
             tokens: features [L, token_channels] in [-1, 1], on the model's device.
+            plan: of such tokens, where it is there already.
 
         Returns:
             Features [L, C] and moments [L, 2 * latent_channels] (mean, then log variance).
         """
         tokens = tokens.to(dtype=self.dtype)
-        features = self.encoder(tokens, self.config.tile_steps)
+        if plan is None:
+            features = self.encoder(tokens, self.config.tile_steps)
+        else:
+            features = self.encoder.run(tokens.features, plan.tiles, plan.encoder)
         return features, self.proj(features)
 
-    def pool(self, features: Tensor, lengths: Sequence[int]) -> Tensor:
+    def pool(self, features: Tensor, lengths: Sequence[int], plan: Plan | None = None) -> Tensor:
         """Pool encoder features [L, C] into one vector per item: [N, C], not normalised."""
-        pooled: Tensor = self.encoder.head(features, lengths)
+        pooled: Tensor = self.encoder.head(features, lengths, None if plan is None else plan.pooling)
         return pooled
 
     def forward_decoder(
-        self, tokens: SparseTokens, *, stride_frames: int | None = None, cache_frames: int = 0
+        self,
+        tokens: SparseTokens,
+        plan: Plan | None = None,
+        *,
+        stride_frames: int | None = None,
+        cache_frames: int = 0,
     ) -> Tensor:
         """Decode what the decoder takes: latents, or for quantized models FSQ codes as floats.
 
         Args:
             tokens: features [L, latent_channels], on the model's device.
+            plan: of such tokens, where it is there already; windows are the tiles then.
             stride_frames: length and step of a temporal window in frames, by default
                 `config.tile_frames`; rounded down to latent steps.
             cache_frames: frames before a window that its tokens also see (as keys and values kept
@@ -163,9 +203,10 @@ class Network(nn.Module):
         Raises:
             InputError: a stride below one latent step or a negative cache.
         """
-        rebuilt: Tensor = self.decoder(
-            tokens.to(dtype=self.dtype), *self.config.window_steps(stride_frames, cache_frames)
-        )
+        tokens = tokens.to(dtype=self.dtype)
+        if plan is not None:
+            return self.decoder.run(tokens.features, plan.tiles, plan.decoder, None)
+        rebuilt: Tensor = self.decoder(tokens, *self.config.window_steps(stride_frames, cache_frames))
         return rebuilt
 
     def decoder_input(self, tokens: Latents | SparseTokens) -> SparseTokens:

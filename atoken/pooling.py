@@ -9,7 +9,12 @@ from atoken.attention import Segments, attend
 from atoken.config import TransformerConfig
 from atoken.mlp import MLP
 
-__all__ = ["PoolingHead"]
+__all__ = ["PoolingHead", "pooling_segments"]
+
+
+def pooling_segments(lengths: Sequence[int], device: torch.device, dtype: torch.dtype) -> Segments:
+    """One query for each item, which sees all of the item's tokens."""
+    return Segments.of([1] * len(lengths), list(lengths), device=device, dtype=dtype)
 
 
 class _ProbeAttention(nn.Module):
@@ -20,11 +25,10 @@ class _ProbeAttention(nn.Module):
         self.to_kv = nn.Linear(config.width, 2 * config.width)
         self.to_out = nn.Linear(config.width, config.width)
 
-    def forward(self, probe: Tensor, x: Tensor, lengths: Sequence[int]) -> Tensor:
+    def forward(self, probe: Tensor, x: Tensor, segments: Segments) -> Tensor:
         q = self.to_q(probe).unflatten(-1, (self.heads, self.head_dim))
         k, v = self.to_kv(x).unflatten(-1, (2, self.heads, self.head_dim)).unbind(1)
-        segments = Segments.of([1] * len(lengths), list(lengths), device=x.device, dtype=x.dtype)
-        queries = q.expand(len(lengths), -1, -1)
+        queries = q.expand(sum(count for count, _, _ in segments.runs), -1, -1)
         out: Tensor = self.to_out(attend(queries, k, v, segments).flatten(1))
         return out
 
@@ -39,16 +43,18 @@ class PoolingHead(nn.Module):
         self.layernorm = nn.LayerNorm(config.width, eps=1e-6)
         self.mlp = MLP(config.width, config.mlp, bias=True)
 
-    def forward(self, x: Tensor, lengths: Sequence[int]) -> Tensor:
+    def forward(self, x: Tensor, lengths: Sequence[int], segments: Segments | None = None) -> Tensor:
         """Pool final encoder features.
 
         Args:
             x: [L, C] packed features.
             lengths: tokens of each item.
+            segments: `pooling_segments` of them, where they are there already.
 
         Returns:
             [N, C], not normalised.
         """
-        pooled = self.attention(self.probe, x, lengths)
+        segments = segments or pooling_segments(lengths, x.device, x.dtype)
+        pooled = self.attention(self.probe, x, segments)
         out: Tensor = pooled + self.mlp(self.layernorm(pooled))
         return out

@@ -32,15 +32,16 @@ class FSQ(nn.Module):
         levels = torch.tensor(config.levels * config.codebooks, dtype=torch.float32, device="cpu")
         half_range = (levels - 1) * (1 + EPS) / 2
         offset = (1 - levels % 2) / 2
-        # Plain numbers, not buffers: the official state dict has none.
-        self._bounds = [half_range.tolist(), offset.tolist(), torch.atanh(offset / half_range).tolist()]
-        self._half_levels = (levels // 2).tolist()
+        # No buffers: the official state dict has none, and they would be lost with the meta device.
+        self._constants = torch.stack([half_range, offset, torch.atanh(offset / half_range), levels // 2])
+        sizes = torch.tensor((1, *config.levels[:-1]), dtype=torch.int32, device="cpu")
+        self._digits = sizes.cumprod(0, dtype=torch.int32)
 
     def bound(self, z: Tensor) -> Tensor:
         """[L, channels] any float -> float32 in the open range of the levels, before rounding."""
         if z.ndim != 2 or z.shape[1] != self.config.channels:
             raise InputError(f"the quantizer takes [L, {self.config.channels}] latents, got {list(z.shape)}")
-        half, offset, shift = z.new_tensor(self._bounds, dtype=torch.float32)
+        half, offset, shift, _ = self._on(z.device)[0]
         bounded: Tensor = torch.tanh(z.float() + shift) * half - offset
         return bounded
 
@@ -56,10 +57,11 @@ class FSQ(nn.Module):
         """
         bounded = self.bound(z)
         rounded = bounded.detach().round()
-        half = rounded.new_tensor(self._half_levels)
+        constants, basis = self._on(z.device)
+        half = constants[3]
         dims = len(self.config.levels)
         digits = torch.unflatten((rounded + half).to(torch.int32), -1, (-1, dims))
-        indices = (digits * self._basis(z.device)).sum(dim=-1, dtype=torch.int32)
+        indices = (digits * basis).sum(dim=-1, dtype=torch.int32)
         # The added difference is exactly zero: the value stays a level, the gradient passes.
         return (rounded + (bounded - bounded.detach())) / half, indices
 
@@ -77,16 +79,17 @@ class FSQ(nn.Module):
             if low < 0 or high >= size:
                 raise InputError(f"codes must lie in 0..{size - 1}, got {low}..{high}")
         levels = torch.tensor(self.config.levels, dtype=torch.int32, device=indices.device)
-        digits = (indices.unsqueeze(-1) // self._basis(indices.device)) % levels
-        half = torch.tensor(self._half_levels, dtype=torch.float32, device=indices.device)
+        constants, basis = self._on(indices.device)
+        half = constants[3]
+        digits = (indices.unsqueeze(-1) // basis) % levels
         return (digits.flatten(-2).to(torch.float32) - half) / half
 
-    def _basis(self, device: torch.device) -> Tensor:
-        basis, step = [], 1
-        for n in self.config.levels:
-            basis.append(step)
-            step *= n
-        return torch.tensor(basis, dtype=torch.int32, device=device)
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Constants on a device: [4, channels] half range, offset, shift and half the levels; place value of digits."""
+        # Moved once: a copy in each pass would make the host wait for the device.
+        if self._constants.device != device:
+            self._constants, self._digits = self._constants.to(device), self._digits.to(device)
+        return self._constants, self._digits
 
 
 def decoder_input(
