@@ -189,15 +189,21 @@ PRESETS: dict[str, ATokenConfig] = {
         replace(_SO_C, name="so-c-s1", latent_channels=32),
         replace(_SO_C, name="so-d", quantizer=FSQConfig()),
         ATokenConfig(name="base", encoder=_BASE, decoder=_BASE),
-        # 3.7 M parameters: small enough to train on a CPU in an hour and to ship in the package.
+        # The packaged atoken-nano of today, which was trained on images alone.
         ATokenConfig(
-            name="nano",
+            name="nano-image",
             encoder=TransformerConfig(width=192, blocks=2, heads=4, mlp=512),
             decoder=TransformerConfig(width=192, blocks=3, heads=4, mlp=768),
         ),
+        # 5 M parameters, for all modalities: small enough to train within minutes of one GPU and to ship.
+        ATokenConfig(
+            name="nano",
+            encoder=TransformerConfig(width=192, blocks=4, heads=4, mlp=768),
+            decoder=TransformerConfig(width=192, blocks=4, heads=4, mlp=768),
+        ),
     )
 }
-"""The released models (so-c, so-c-s1, so-d) and two smaller shapes of ours."""
+"""The released models (so-c, so-c-s1, so-d) and smaller shapes of ours."""
 
 
 def preset(name: str) -> ATokenConfig:

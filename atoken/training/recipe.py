@@ -1,124 +1,382 @@
-"""Everything that decides what a run computes, as data; no torch, so that --help stays quick."""
+"""Everything that decides what a run computes, as data; no torch, so that --help stays quick.
+
+A recipe has stages (Table 2 of the paper), a stage has tasks. Every step trains on image-text pairs, where the stage
+has them, and on one other task, chosen in turn by the tasks' shares (paper 3.4).
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any
-
-import yaml
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
 
 from atoken.training.errors import TrainingError
 
-__all__ = ["RECIPES", "Recipe", "load_recipe"]
+__all__ = [
+    "IMAGE_TEXT",
+    "TASKS",
+    "AssetTask",
+    "GaussianShape",
+    "ImageTask",
+    "Losses",
+    "Optimizer",
+    "Recipe",
+    "Stage",
+    "Task",
+    "VideoTask",
+    "demand",
+]
 
-RECIPES = Path(__file__).parent / "recipes"
+Start = Literal["random", "pca", "siglip2"]
+View = Literal["whole", "crop", "resized-crop"]
+GramForm = Literal["G1", "G2", "G3"]
+Directions = Literal["image-to-text", "both"]
+Precision = Literal["float32", "bfloat16"]
+Text = Literal["none", "sentence", "siglip2"]
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """One stage of training on images.
-
-    Attributes:
-        preset: shape of the model, a name of `atoken.config.PRESETS`.
-        seed: of weights, crops and latent noise; with the step number it decides every batch.
-        steps: optimiser steps of the whole run.
-        warmup_steps: steps in which the learning rate rises from 0.
-        cooldown: last share of the steps, in which the learning rate falls by a half cosine.
-        lr, final_lr: learning rate of the blocks' matrices on the plateau and at the end.
-        io_lr_ratio: the learning rate of all else (input, output, norms, positions) relative to it;
-            these start from the PCA and need little change.
-        betas, weight_decay: of AdamW; the decay acts on the blocks' matrices only.
-        clip: largest norm of the gradient.
-        ema: decay of the weights' moving average, which is what is evaluated and shipped.
-        tokens_per_step: tokens of a batch, all of equally large crops.
-        crop, cooldown_crop: side of the square crops in pixels, on the plateau and in the cool-down.
-        log_mse, kl: weights of the loss terms (`atoken.training.losses`).
-        latent_std: standard deviation of the posterior at the start; latents have about unit variance.
-        log_every, validate_every, checkpoint_every: in steps.
-        patience: steps in a row with a loss that is not finite, after which the run stops.
-    """
-
-    preset: str
-    seed: int
-    steps: int
-    warmup_steps: int
-    cooldown: float
-    lr: float
-    final_lr: float
-    io_lr_ratio: float
-    betas: tuple[float, float]
-    weight_decay: float
-    clip: float
-    ema: float
-    tokens_per_step: int
-    crop: int
-    cooldown_crop: int
-    log_mse: float
-    kl: float
-    latent_std: float
-    log_every: int
-    validate_every: int
-    checkpoint_every: int
-    patience: int
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
-        for name in ("steps", "tokens_per_step", "log_every", "validate_every", "checkpoint_every", "patience"):
-            _demand(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        for name in ("crop", "cooldown_crop"):
-            value = getattr(self, name)
-            _demand(value > 0 and value % 16 == 0, name, value, "a positive multiple of 16")
-            _demand(self.tokens_per_step >= (value // 16) ** 2, name, value, "at most one batch's tokens")
-        _demand(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
-        _demand(0 < self.cooldown <= 1, "cooldown", self.cooldown, "in (0, 1]")
-        _demand(0 < self.final_lr <= self.lr, "final_lr", self.final_lr, "positive and at most lr")
-        _demand(0 <= self.ema < 1, "ema", self.ema, "in [0, 1)")
-        _demand(self.clip > 0, "clip", self.clip, "positive")
-        _demand(self.latent_std > 0, "latent_std", self.latent_std, "positive")
-
-    @property
-    def cooldown_start(self) -> int:
-        """First step of the cool-down."""
-        return self.steps - round(self.steps * self.cooldown)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self) | {"betas": list(self.betas)}
+IMAGE_TEXT = "image_text"
+"""The task of every step."""
 
 
-def _demand(holds: bool, name: str, value: object, wanted: str) -> None:
+def demand(holds: bool, name: str, value: object, wanted: str) -> None:
+    """Raise a TrainingError that names the key, unless `holds`."""
     if not holds:
         raise TrainingError(f"recipe: {name} must be {wanted}, got {value!r}")
 
 
-def load_recipe(name_or_path: str | Path) -> Recipe:
-    """A recipe of this package by name ("nano"), or a YAML file by path.
+def _is_choice(name: str, value: object, choices: Any) -> None:
+    known = get_args(choices)
+    demand(value in known, name, value, f"one of {', '.join(known)}")
 
-    Raises:
-        TrainingError: no such recipe, not YAML, an unknown or missing key, or a bad value.
+
+def _range(name: str, value: Any, lowest: int, multiple: int = 1) -> tuple[int, int]:
+    pair = tuple(value) if isinstance(value, list | tuple) else ()
+    whole = len(pair) == 2 and all(isinstance(n, int) and n % multiple == 0 for n in pair)
+    of = f" of multiples of {multiple}" if multiple > 1 else ""
+    demand(whole and lowest <= pair[0] <= pair[1], name, value, f"[low, high]{of}, low at least {lowest}")
+    return pair[0], pair[1]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """What every task has.
+
+    Attributes:
+        samples: of a global batch, over all ranks.
+        share: of the steps, relative to the other tasks' shares; 0 for image-text, which every step has.
     """
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = RECIPES / f"{name_or_path}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-        raise TrainingError(f"{name_or_path}: no such recipe; give one of {known}, or a .yaml file")
-    try:
-        data = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise TrainingError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(data, dict):
-        raise TrainingError(f"{path}: must hold keys and values")
-    names = [f.name for f in fields(Recipe)]
-    unknown = sorted(map(str, set(data) - set(names)))
-    missing = [name for name in names if name not in data]
-    if unknown or missing:
-        what = f"unknown key {unknown[0]!r}" if unknown else f"missing key {missing[0]!r}"
-        raise TrainingError(f"{path}: {what}; a recipe has {', '.join(names)}")
-    try:
-        return Recipe(**data)
-    except TypeError as error:
-        raise TrainingError(f"{path}: a value of the wrong kind ({error})") from None
-    except TrainingError as error:
-        raise TrainingError(f"{path}: {error}") from None
+
+    samples: int
+    share: float = 0.0
+
+    def check(self, name: str) -> None:
+        """Raise a TrainingError where a value is out of range; `name` is the task's."""
+        demand(isinstance(self.samples, int) and self.samples >= 1, f"{name}.samples", self.samples, "1 or more")
+        if name == IMAGE_TEXT:
+            demand(self.share == 0, f"{name}.share", self.share, "left out: every step has this task")
+        else:
+            demand(self.share > 0, f"{name}.share", self.share, "positive")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageTask(Task):
+    """Image reconstruction, or image-text alignment.
+
+    Attributes:
+        resolution: lowest and highest side in pixels, multiples of 16 (Table 2).
+        view: "whole": the whole image at its own aspect, its sides' geometric mean drawn from `resolution` and never
+            enlarged beyond what the lowest asks. "crop": a square of the image's own pixels, mirrored half the time;
+            the side is drawn for a step, so that its items have one length, and smaller images are passed over.
+            "resized-crop": a random part of the image, at least `smallest_part` of its area, stretched to such a
+            square.
+        smallest_part: see there.
+        side_step: a side that is drawn for a step is the lowest, or that and a multiple of this.
+    """
+
+    resolution: tuple[int, int]
+    view: View = "whole"
+    smallest_part: float = 0.35
+    side_step: int = 16
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "resolution", _range("resolution", self.resolution, 16, 16))
+
+    def check(self, name: str) -> None:
+        """As `Task.check`."""
+        Task.check(self, name)
+        _is_choice(f"{name}.view", self.view, View)
+        demand(0 < self.smallest_part <= 1, f"{name}.smallest_part", self.smallest_part, "in (0, 1]")
+        step = self.side_step
+        demand(step > 0 and step % 16 == 0, f"{name}.side_step", step, "a positive multiple of 16")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VideoTask(ImageTask):
+    """Video reconstruction, or video-text alignment.
+
+    Attributes:
+        frames: fewest and most frames of a sample, multiples of 4.
+        strides: ranges of frame strides; one of them is drawn, then a stride of it (paper 3.4: 1-3 or 4-12).
+            Empty where `fps` rules.
+        fps: frames a second instead, as many of them as there are, up to the most (understanding: 1, up to 64).
+    """
+
+    frames: tuple[int, int]
+    strides: tuple[tuple[int, int], ...] = ()
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        ImageTask.__post_init__(self)
+        object.__setattr__(self, "frames", _range("frames", self.frames, 4, 4))
+        object.__setattr__(self, "strides", tuple(_range("strides", pair, 1) for pair in self.strides))
+
+    def check(self, name: str) -> None:
+        """As `Task.check`."""
+        ImageTask.check(self, name)
+        one = bool(self.strides) != (self.fps is not None)
+        demand(one, f"{name}.strides", self.strides, "given, or fps, not both")
+        demand(self.fps is None or self.fps > 0, f"{name}.fps", self.fps, "positive")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AssetTask(Task):
+    """Reconstruction of 3D assets by the pictures of their Gaussians, or asset-text alignment.
+
+    Attributes:
+        renders: views of a sample that are drawn and compared; reconstruction only.
+        render_size: pixels along the side of such a view.
+    """
+
+    renders: int = 0
+    render_size: int = 0
+
+    def check(self, name: str) -> None:
+        """As `Task.check`."""
+        Task.check(self, name)
+        if name == "asset_recon":
+            demand(self.renders >= 1, f"{name}.renders", self.renders, "1 or more")
+            demand(self.render_size >= 16, f"{name}.render_size", self.render_size, "16 or more")
+        else:
+            demand(self.renders == self.render_size == 0, f"{name}.renders", self.renders, "left out")
+
+
+TASKS: dict[str, type[ImageTask | VideoTask | AssetTask]] = {
+    IMAGE_TEXT: ImageTask,
+    "image_recon": ImageTask,
+    "video_text": VideoTask,
+    "video_recon": VideoTask,
+    "asset_text": AssetTask,
+    "asset_recon": AssetTask,
+}
+"""The paper's I^u, I^r, V^u, V^r, 3D^u, 3D^r, in the order in which a turn of the round robin goes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """One row of Table 2.
+
+    Attributes:
+        name: for logs and folders.
+        steps: optimiser steps.
+        latents: channels of the posterior's mean.
+        frames: of a patch: 1 while a model sees images alone and need not carry weights for other frames, 4 after.
+        discrete: whether the latents pass through FSQ.
+        tasks: by name, see `TASKS`.
+    """
+
+    name: str
+    steps: int
+    latents: int
+    frames: int
+    tasks: Mapping[str, ImageTask | VideoTask | AssetTask]
+    discrete: bool = False
+
+    def __post_init__(self) -> None:
+        demand(isinstance(self.steps, int) and self.steps >= 1, f"{self.name}.steps", self.steps, "1 or more")
+        demand(self.latents >= 1, f"{self.name}.latents", self.latents, "1 or more")
+        demand(self.frames in (1, 4), f"{self.name}.frames", self.frames, "1 or 4")
+        others = [task for task in self.tasks if task != IMAGE_TEXT]
+        demand(bool(others), f"{self.name}.tasks", sorted(self.tasks), f"at least one beside {IMAGE_TEXT}")
+        demand(
+            self.frames == 4 or not any(task.startswith("video") for task in others),
+            f"{self.name}.frames",
+            self.frames,
+            "4 where there are videos",
+        )
+        for task, values in self.tasks.items():
+            values.check(task)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Optimizer:
+    """AdamW and its learning rate; the defaults are the paper's (3.5).
+
+    Attributes:
+        lr, final_lr: highest and last learning rate of a stage.
+        warmup_steps: of a stage, in which the rate rises from 0; at most a tenth of its steps are taken.
+        cooldown: last share of a stage's steps in which the rate falls by a half cosine; 1 is the usual cosine.
+        encoder_lr_ratio: the encoder's rate relative to the rest's; below 1 where it starts pretrained.
+        io_lr_ratio: the rate of all but the blocks' and the head's matrices relative to theirs; below 1 where the PCA
+            has set them.
+        betas, weight_decay: of AdamW; the decay acts on matrices.
+        clip: largest norm of the gradient. The paper gives none.
+        ema: decay of the weights' moving average, which is what is evaluated and shipped.
+    """
+
+    lr: float = 3e-4
+    final_lr: float = 3e-5
+    warmup_steps: int = 2000
+    cooldown: float = 1.0
+    encoder_lr_ratio: float = 0.1
+    io_lr_ratio: float = 1.0
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    ema: float = 0.9999
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "betas", tuple(self.betas))
+        demand(0 < self.final_lr <= self.lr, "optimizer.final_lr", self.final_lr, "positive and at most lr")
+        demand(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "0 or more")
+        demand(0 < self.cooldown <= 1, "optimizer.cooldown", self.cooldown, "in (0, 1]")
+        for name in ("encoder_lr_ratio", "io_lr_ratio"):
+            demand(getattr(self, name) > 0, f"optimizer.{name}", getattr(self, name), "positive")
+        demand(len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "optimizer.betas", self.betas, "two")
+        demand(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
+        demand(self.clip > 0, "optimizer.clip", self.clip, "positive")
+        demand(0 <= self.ema < 1, "optimizer.ema", self.ema, "in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Losses:
+    """Weights of eq. 4 and eq. 6, and the forms of what the paper leaves open; the defaults are the paper's.
+
+    Attributes:
+        reconstruction, semantic, kl: of eq. 4.
+        l1, lpips, gram, clip: of eq. 6; the last three need trunks of the user's and act on images alone. At 0 a
+            term is not computed and its trunk not needed.
+        log_mse: of the logarithm of each item's squared error, which is PSNR in other units; not in the paper.
+        voxels: of the L1 between an asset's voxels and their reconstruction, beside that of its pictures; not in the
+            paper.
+        gram_form: see `atoken.training.losses.gram`.
+        distillation: whether images learn from a teacher's scores (eq. 7); else by the sigmoid loss, as videos and
+            assets do.
+        directions, temperature: of the distillation.
+        adversarial: of the PatchGAN baseline of Fig. 4a; 0 in every recipe but its ablation's.
+    """
+
+    reconstruction: float = 0.2
+    semantic: float = 1.0
+    kl: float = 1e-8
+    l1: float = 1.0
+    lpips: float = 10.0
+    gram: float = 1e3
+    clip: float = 1.0
+    log_mse: float = 0.0
+    voxels: float = 0.0
+    gram_form: GramForm = "G1"
+    distillation: bool = True
+    directions: Directions = "image-to-text"
+    temperature: float = 2.0
+    adversarial: float = 0.0
+
+    def __post_init__(self) -> None:
+        _is_choice("losses.gram_form", self.gram_form, GramForm)
+        _is_choice("losses.directions", self.directions, Directions)
+        demand(self.temperature > 0, "losses.temperature", self.temperature, "positive")
+        for name in _WEIGHTS:
+            value = getattr(self, name)
+            demand(isinstance(value, int | float) and value >= 0, f"losses.{name}", value, "0 or more")
+
+
+_WEIGHTS = (
+    "reconstruction", "semantic", "kl", "l1", "lpips", "gram", "clip", "log_mse", "voxels", "adversarial",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GaussianShape:
+    """Shape of the Gaussian decoder; the defaults are the release's. See `GaussianDecoderConfig`."""
+
+    width: int = 768
+    blocks: int = 12
+    heads: int = 12
+    mlp: int = 3072
+    gaussians: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("width", "blocks", "heads", "mlp", "gaussians"):
+            value = getattr(self, name)
+            demand(isinstance(value, int) and value >= 1, f"gaussian_decoder.{name}", value, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """A whole training, all stages.
+
+    Attributes:
+        name: of the recipe.
+        model: shape of the model, a name of `atoken.config.PRESETS`.
+        start: "siglip2" takes weights of the user's, "pca" the principal components of the training patches.
+        latent_std: of the posterior at a start from the PCA, whose latents have about unit variance.
+        seed: of weights, samples and latent noise; with stage and step it decides every batch.
+        precision: of the network's arithmetic (autocast); weights, losses and averages are float32.
+        text: the frozen text tower that images, videos and assets are aligned with.
+        pack_tokens: most tokens of one forward and backward pass on a rank; a batch of more is accumulated. A single
+            item of more goes alone.
+        compile, recompute: torch.compile of the blocks; activation checkpointing of the blocks.
+        cuda_graphs: on CUDA, record the passes of packs of one shape and replay them: for small models, whose kernels
+            are shorter than asking for them. On one process, without perceptual terms.
+        gaussian_decoder: shape of it, made when assets are first reconstructed.
+        log_every, validate_every, checkpoint_every: in steps.
+        patience: steps in a row with a loss that is not finite, after which the run stops.
+    """
+
+    name: str
+    model: str
+    start: Start
+    seed: int
+    precision: Precision
+    text: Text
+    pack_tokens: int
+    stages: tuple[Stage, ...]
+    latent_std: float = 0.02
+    compile: bool = False
+    recompute: bool = False
+    cuda_graphs: bool = False
+    gaussian_decoder: GaussianShape = field(default_factory=GaussianShape)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    losses: Losses = field(default_factory=Losses)
+    log_every: int = 10
+    validate_every: int = 1000
+    checkpoint_every: int = 1000
+    patience: int = 10
+
+    def __post_init__(self) -> None:
+        _is_choice("start", self.start, Start)
+        _is_choice("precision", self.precision, Precision)
+        _is_choice("text", self.text, Text)
+        for name in ("pack_tokens", "log_every", "validate_every", "checkpoint_every", "patience"):
+            value = getattr(self, name)
+            demand(isinstance(value, int) and value >= 1, name, value, "1 or more")
+        demand(self.latent_std > 0, "latent_std", self.latent_std, "positive")
+        demand(bool(self.stages), "stages", self.stages, "at least one")
+        for before, after in zip(self.stages, self.stages[1:], strict=False):
+            grows = before.latents <= after.latents and before.frames <= after.frames
+            demand(grows, f"{after.name}.latents", after.latents, "no fewer latents and frames than before")
+            demand(before.discrete <= after.discrete, f"{after.name}.discrete", False, "true, as in the stage before")
+        if self.text == "none":
+            aligned = [s.name for s in self.stages if any(task.endswith("_text") for task in s.tasks)]
+            demand(not aligned, "text", self.text, f"a text tower, for the text tasks of {', '.join(aligned)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; `atoken.training.recipe_files.parse` gives the same recipe back."""
+        data: dict[str, Any] = _plain(asdict(self))
+        data["stages"] = {stage.pop("name"): stage for stage in data["stages"]}
+        return data
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, list | tuple) else value

@@ -4,7 +4,7 @@ import math
 
 from atoken.training.recipe import Optimizer
 
-__all__ = ["learning_rate"]
+__all__ = ["cooldown_start", "learning_rate"]
 
 MOST_WARMUP = 10
 """Of a stage's steps, at most one in so many is warm-up: short runs of a recipe keep a plateau."""
@@ -24,10 +24,19 @@ def learning_rate(optimizer: Optimizer, step: int, steps: int) -> float:
     Returns:
         The highest rate at the warm-up's last step, the final one at the stage's last step.
     """
-    warmup = min(optimizer.warmup_steps, steps // MOST_WARMUP)
+    warmup = _warmup(optimizer, steps)
     if step < warmup:
         return optimizer.lr * (step + 1) / warmup
-    start = max(warmup, steps - round(steps * optimizer.cooldown))
+    start = cooldown_start(optimizer, steps)
     fall = max(0, step + 1 - start) / max(1, steps - start)
     shape = 0.5 * (1.0 + math.cos(math.pi * min(fall, 1.0)))
     return optimizer.final_lr + (optimizer.lr - optimizer.final_lr) * shape
+
+
+def cooldown_start(optimizer: Optimizer, steps: int) -> int:
+    """First step of the cool-down of a stage of that many steps."""
+    return max(_warmup(optimizer, steps), steps - round(steps * optimizer.cooldown))
+
+
+def _warmup(optimizer: Optimizer, steps: int) -> int:
+    return min(optimizer.warmup_steps, steps // MOST_WARMUP)
