@@ -1,226 +1,420 @@
-"""The loop: plain PyTorch, resumable at any step, stoppable at any time."""
+"""The loop of one stage: plain PyTorch, resumable at any step, stoppable at any time, on one process or many."""
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from atoken.config import preset
-from atoken.patches import pack_pixels
-from atoken.tokenizer import AToken
-from atoken.training.data import Batch, Photos, random_crops
+from atoken.network import Plan
+from atoken.tokens import SparseTokens
+from atoken.training.alignment import Alignment
+from atoken.training.checkpoints import Checkpoints
+from atoken.training.data import Batch, Batches, Pack, load_ahead
+from atoken.training.distributed import World, full_state
 from atoken.training.errors import TrainingError
-from atoken.training.evaluate import mean_psnr
-from atoken.training.losses import kl_divergence, log_mse
+from atoken.training.flops import step_flops
+from atoken.training.graphs import Graphs
+from atoken.training.logs import Log
+from atoken.training.noise import normal_noise
+from atoken.training.optimizer import Average, build_optimizer, set_learning_rate
+from atoken.training.perceptual import Perceptual
 from atoken.training.recipe import Recipe
-from atoken.training.schedule import learning_rate
-from atoken.training.start.pca import fit_basis, image_config, initialise
-from atoken.training.state import load_state, save_state
+from atoken.training.round_robin import task_of, tasks_of
+from atoken.training.schedule import cooldown_start, learning_rate
+from atoken.training.terms import Aligned, align, reconstruct, weigh
+from atoken.training.trainee import Terms, Trainee
 
-__all__ = ["LOG", "Trainer"]
+__all__ = ["Run", "Trainer"]
 
-LOG = "log.jsonl"
+MOST_PLANS = 256
+"""Layouts of packs that are kept."""
 
-Report = Callable[[dict[str, Any]], None]
-"""Is given every line of the log."""
+Validate = Callable[["Trainer"], dict[str, float]]
+"""Measures the averaged model; called every `validate_every` steps and at the end."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Run:
+    """What the stages of a run share.
+
+    Attributes:
+        perceptual: frozen networks of the perceptual terms, or None where none is weighed.
+        alignment: text tower, and teacher where there is one; None where no stage has a text task.
+        workers: processes that read data; 0 reads in this one.
+        validate: see `Validate`; None measures nothing.
+    """
+
+    recipe: Recipe
+    world: World
+    log: Log
+    perceptual: Perceptual | None = None
+    alignment: Alignment | None = None
+    workers: int = 0
+    validate: Validate | None = None
+
+
+@dataclass(slots=True)
+class _Meter:
+    """Sums between two lines of the log."""
+
+    steps: int = 0
+    tokens: int = 0
+    samples: int = 0
+    flops: float = 0.0
+    waited: float = 0.0
+    start: float = field(default_factory=time.perf_counter)
 
 
 class Trainer:
-    """One run of a recipe in one folder.
+    """One stage of a run, in a folder of its own.
 
-    Opening a folder that holds a run goes on with it: the losses are, on the same CPU and number of
-    threads, bit for bit those of a run that was never interrupted, because batches and noise come
-    from (seed, step) and everything else is in the state.
+    Opening a folder that holds checkpoints goes on with them: on the same CPU and number of threads the losses are bit
+    for bit those of a run that was never interrupted, because batches and noise come from (seed, stage, step) and
+    everything else is in the checkpoint.
     """
 
-    def __init__(self, recipe: Recipe, photos: Photos, out: Path, *, validation: Photos | None = None) -> None:
-        """Start anew from the PCA of `photos`, or from the state in `out`.
+    def __init__(self, run: Run, stage: int, trainee: Trainee, batches: Batches, checkpoints: Checkpoints) -> None:
+        """Start the stage with the trainee as it is, or from the newest checkpoint.
+
+        Args:
+            stage: its index, 0 for the first.
+            trainee: in the stage's shape, on the world's device; trained in place.
 
         Raises:
-            TrainingError: `out` holds a run of another recipe or of other photos.
+            TrainingError: the folder holds a run of another recipe or of other data.
         """
-        self.recipe, self.photos, self.out, self.validation = recipe, photos, out, validation
-        self.config = preset(recipe.preset)
-        self.model = AToken(image_config(self.config))
-        # Nothing in image reconstruction reaches the pooling head.
-        self.model.encoder.head.requires_grad_(False)
-        self.step = 0
-        self.skipped = 0
+        self.run_ = run
+        self.recipe, self.world = run.recipe, run.world
+        self.index, self.stage = stage, run.recipe.stages[stage]
+        self.trainee, self.batches, self.checkpoints = trainee, batches, checkpoints
+        self.step = self.skipped = self.replaced = 0
         self._bad_in_a_row = 0
-        self._fingerprint = photos.fingerprint
-        state = load_state(out)
-        if state is None:
-            initialise(self.model, fit_basis(photos.pixels), latent_std=recipe.latent_std, seed=recipe.seed)
-        self.ema = copy.deepcopy(self.model).eval().requires_grad_(False)
-        self.optimizer = _optimizer(self.model, recipe)
-        if state is not None:
-            self._resume(state)
-        self._trim_log()
+        self._between_steps = True
+        self._freeze_unused()
+        self._prepare_blocks()
+        self.optimizer = build_optimizer(trainee, self.recipe.optimizer)
+        self._plans: dict[Hashable, Plan] = {}
+        self._graphs = self._recorder()
+        self.average = Average(trainee, self.recipe.optimizer.ema)
+        notes = checkpoints.newest()
+        if notes is not None:
+            self._resume(notes)
+        run.log.trim(stage + 1, self.step)
 
-    def run(
-        self,
-        *,
-        seconds: float = math.inf,
-        stop: Callable[[], bool] = lambda: False,
-        report: Report | None = None,
-    ) -> bool:
-        """Train to the recipe's last step; the state is saved at the end, however early it comes.
+    # -- The loop ----------------------------------------------------------------------------
+
+    def run(self, *, seconds: float = math.inf, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Train to the stage's last step; a checkpoint is written at the end, however early it comes.
 
         Args:
             seconds: stop after this long.
-            stop: asked after every step.
-            report: called with every line of the log.
+            stop: asked after every step; one rank's yes stops all.
 
         Returns:
             Whether the last step was reached.
 
         Raises:
-            TrainingError: `patience` steps in a row gave no finite loss; names the samples.
+            TrainingError: `patience` steps in a row gave no finite loss, or memory ran out; names the samples, or task
+                and tokens.
         """
-        recipe, start = self.recipe, time.monotonic()
-        mark, images, tokens = start, 0, 0
+        steps, start, meter = self.stage.steps, time.monotonic(), _Meter()
         try:
-            while self.step < recipe.steps and time.monotonic() - start < seconds and not stop():
-                batch, line = self._train_step()
-                images, tokens = images + len(batch.ids), tokens + recipe.tokens_per_step
-                if self.step % recipe.log_every == 0:
-                    now = time.monotonic()
-                    speed = {"images_per_s": images / (now - mark), "tokens_per_s": tokens / (now - mark)}
-                    self._log(line | speed, report)
-                    mark, images, tokens = now, 0, 0
-                last = self.step == recipe.steps
-                if self.validation is not None and (last or self.step % recipe.validate_every == 0):
-                    score = mean_psnr(self.ema, self.validation.pixels)
-                    self._log({"step": self.step, "val_psnr": score}, report)
-                if self.step % recipe.checkpoint_every == 0:
-                    self.save()
-        except TrainingError:
-            self.save()
-            raise
-        self.save()
-        return self.step >= recipe.steps
+            with closing(self._batches_ahead()) as ahead:
+                while self.step < steps and not self._asked_to_stop(stop, start, seconds):
+                    line = self._train_step(ahead, meter)
+                    if self.step % self.recipe.log_every == 0 or self.step == steps:
+                        self.run_.log.write(line() | self._speed(meter))
+                        meter = _Meter()
+                    if self.step % self.recipe.validate_every == 0 or self.step == steps:
+                        self._validate()
+                    if self.step % self.recipe.checkpoint_every == 0:
+                        self.save()
+        finally:
+            # Not after memory ran out or files broke in the middle of a step: the last checkpoint stands then.
+            if self._between_steps:
+                self.save()
+                self.checkpoints.finish()
+        return self.step >= steps
 
     def save(self) -> None:
-        """Write the state of the run."""
-        save_state(
-            self.out,
-            {
-                "step": self.step,
-                "skipped": self.skipped,
-                "recipe": self.recipe.to_dict(),
-                "photos": self._fingerprint,
-                "model": self.model.state_dict(),
-                "ema": self.ema.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            },
-        )
+        """Begin to write a checkpoint."""
+        notes = {
+            "step": self.step,
+            "stage": self.index + 1,
+            "skipped": self.skipped,
+            "replaced": self.replaced,
+            "recipe": self.recipe.to_dict(),
+            "data": self.batches.fingerprint,
+        }
+        self.checkpoints.save(self.trainee, self.optimizer, self.average, notes)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
-        """Loss of a batch, differentiable, with its parts; noise comes from (seed, step)."""
-        model, recipe = self.model, self.recipe
-        tokens = pack_pixels(batch.crops, patch=model.config.patch)
-        _, moments = model.forward_encoder(tokens)
-        mean, logvar = moments.chunk(2, dim=-1)
-        generator = torch.Generator().manual_seed(recipe.seed * 2**32 + self.step)
-        noise = torch.randn(mean.shape, generator=generator)
-        latents = mean + torch.exp(0.5 * logvar) * noise
-        rebuilt = model.forward_decoder(tokens.with_features(latents))
-        reconstruction = log_mse(rebuilt, tokens.features, tokens.lengths)
-        divergence = kl_divergence(mean, logvar)
-        loss = recipe.log_mse * reconstruction + recipe.kl * divergence
-        return loss, {"log_mse": reconstruction.item(), "kl": divergence.item()}
+    def averaged(self) -> dict[str, Tensor]:
+        """The averaged weights, whole, under the trainee's names, with what is not trained. Every rank must ask."""
+        return full_state({**self.trainee.state_dict(), **self.average.values})
 
-    def _train_step(self) -> tuple[Batch, dict[str, Any]]:
-        recipe = self.recipe
-        rate = learning_rate(recipe, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["lr_ratio"]
-        crop = recipe.cooldown_crop if self.step >= recipe.cooldown_start else recipe.crop
-        batch = random_crops(self.photos, seed=recipe.seed, step=self.step, crop=crop, tokens=recipe.tokens_per_step)
-        loss, parts = self.loss(batch)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(_trained(self.model), recipe.clip)
-        if math.isfinite(loss.item()) and math.isfinite(norm.item()):
+    def _asked_to_stop(self, stop: Callable[[], bool], start: float, seconds: float) -> bool:
+        return self.world.any(stop() or time.monotonic() - start >= seconds)
+
+    def _batches_ahead(self) -> Iterator[Batch]:
+        tasks = ((name, step) for step in range(self.step, self.stage.steps) for name in tasks_of(self.stage, step))
+        return load_ahead(self.batches, tasks, workers=self.run_.workers, ahead=4)
+
+    def _train_step(self, ahead: Iterator[Batch], meter: _Meter) -> Callable[[], dict[str, Any]]:
+        """One step; the line about it is put together only if it is wanted, since that waits for the device."""
+        rate = learning_rate(self.recipe.optimizer, self.step, self.stage.steps)
+        set_learning_rate(self.optimizer, rate)
+        self._between_steps = False
+        sums: Terms = {}
+        ids: list[str] = []
+        for task in tasks_of(self.stage, self.step):
+            waiting = time.perf_counter()
+            batch = next(ahead)
+            meter.waited += time.perf_counter() - waiting
+            assert batch.task == task
+            self.replaced += len(batch.skipped)
+            for reason in batch.skipped:
+                self.run_.log.write({"stage": self.index + 1, "step": self.step + 1, "replaced": reason})
+            ids += [name for pack in batch.packs for name in pack.ids]
+            for name, value in self._accumulate(batch, meter).items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value
+        norm = nn.utils.clip_grad_norm_(self.trainee.parameters(), self.recipe.optimizer.clip)
+        size = float(full_state({"norm": norm})["norm"])
+        # The norm is of the whole gradient, so every rank sees the same and none goes on alone.
+        if math.isfinite(size):
             self.optimizer.step()
-            self._average()
+            self.average.update(self.step + 1)
             self._bad_in_a_row = 0
         else:
             self.skipped += 1
             self._bad_in_a_row += 1
-        self.optimizer.zero_grad()
+        self._zero_gradients()
         self.step += 1
-        if self._bad_in_a_row >= recipe.patience:
+        meter.steps += 1
+        self._between_steps = True
+        if self._bad_in_a_row >= self.recipe.patience:
+            names = sorted({name for part in self.world.gather_objects(ids) for name in part})
             raise TrainingError(
                 f"step {self.step}: no finite loss in {self._bad_in_a_row} steps in a row; the last had "
-                f"{', '.join(sorted(set(batch.ids)))}; look at these images, or lower lr"
+                f"{', '.join(names[:20])}{' ...' if len(names) > 20 else ''}; look at these, or lower optimizer.lr"
             )
-        line = {"step": self.step, "loss": loss.item(), **parts, "lr": rate, "grad_norm": norm.item()}
-        return batch, line | {"skipped": self.skipped}
+        return partial(self._line, sums, rate, size)
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        # A short memory at first, so that the start is forgotten.
-        decay = min(self.recipe.ema, (1 + self.step) / (10 + self.step))
-        for average, weight in zip(self.ema.parameters(), self.model.parameters(), strict=True):
-            if weight.requires_grad:
-                average.lerp_(weight, 1.0 - decay)
+    def _accumulate(self, batch: Batch, meter: _Meter) -> Terms:
+        """Gradients of one task's batch, pack by pack; its terms as this rank's part of the mean over samples."""
+        aligned = None
+        if batch.task.endswith("_text"):
+            assert self.run_.alignment is not None
+            aligned = self.run_.alignment.of(batch, self.world)
+        sums: Terms = {}
+        first = 0
+        for number, pack in enumerate(batch.packs):
+            try:
+                if aligned is not None:
+                    terms = self._align(batch.task, pack, aligned[number])
+                else:
+                    terms = self._reconstruct(batch.task, pack, first)
+            except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+                raise _no_memory(batch.task, pack, self.recipe) from error
+            for name, value in terms.items():
+                sums[name] = sums[name] + value if name in sums else value
+            first += len(pack.ids)
+            meter.samples += len(pack.ids)
+            meter.tokens += sum(pack.lengths)
+            meter.flops += step_flops(self.trainee.tokenizer, pack, recompute=self.recipe.recompute)
+        return {f"{batch.task}/{name}": value for name, value in sums.items()}
 
-    def _resume(self, state: dict[str, Any]) -> None:
-        theirs, ours = state["recipe"], self.recipe.to_dict()
-        differing = sorted(key for key in ours if theirs.get(key) != ours[key])
+    def _align(self, task: str, pack: Pack, aligned: Aligned) -> Terms:
+        inputs = {"texts": aligned.texts, "positives": aligned.positives}
+        if aligned.teacher is not None:
+            inputs["teacher"] = aligned.teacher
+
+        def terms(tokens: SparseTokens, plan: Plan, given: Mapping[str, Tensor]) -> Terms:
+            what = Aligned(given["texts"], given["positives"], given.get("teacher"))
+            return self.trainee(align, tokens, what, plan=plan, losses=self.recipe.losses)
+
+        return self._pass(task, pack, inputs, terms)
+
+    def _reconstruct(self, task: str, pack: Pack, first: int) -> Terms:
+        def terms(tokens: SparseTokens, plan: Plan, given: Mapping[str, Tensor]) -> Terms:
+            settings = {"plan": plan, "losses": self.recipe.losses, "perceptual": self.run_.perceptual}
+            return self.trainee(reconstruct, tokens, pack, given["noise"], **settings)
+
+        return self._pass(task, pack, {"noise": self._noise(pack, first)}, terms)
+
+    def _pass(self, task: str, pack: Pack, inputs: dict[str, Tensor], terms: Callable[..., Terms]) -> Terms:
+        """Forward and backward pass of a pack; the terms and the loss, divided by the samples of the global batch."""
+        samples = self.stage.tasks[task].samples
+        # Packs of one kind of item, all of one size, are laid out alike.
+        same = len(set(pack.items)) == 1 and pack.items[0].kind != "asset"
+        key = (task, len(pack.items), pack.items[0]) if same else None
+        tokens = pack.tokens(self.trainee.tokenizer.config.patch, self.world.device)
+        plan = self._plan(key, tokens)
+
+        def compute(given: Mapping[str, Tensor]) -> Terms:
+            with self._precision():
+                found = terms(tokens.with_features(given["features"]), plan, given)
+            loss = weigh(found, self.recipe.losses) / samples
+            # Gradients are averaged over ranks: times their number, the average is the sum.
+            (loss * self.world.size).backward()
+            return {"loss": loss.detach()} | {name: value.detach() / samples for name, value in found.items()}
+
+        inputs = {"features": tokens.features, **inputs}
+        if self._graphs is None or key is None:
+            return compute(inputs)
+        return self._graphs.run(key, compute, inputs)
+
+    def _plan(self, key: Hashable, tokens: SparseTokens) -> Plan:
+        plan = self._plans.get(key) if key is not None else None
+        if plan is None:
+            with self._precision():
+                plan = self.trainee.tokenizer.plan(tokens)
+        if key is not None:
+            self._plans[key] = plan
+            if len(self._plans) > MOST_PLANS:
+                self._plans.pop(next(iter(self._plans)))
+        return plan
+
+    def _precision(self) -> torch.autocast:
+        half = self.recipe.precision == "bfloat16"
+        return torch.autocast(self.world.device.type, torch.bfloat16, enabled=half)
+
+    def _noise(self, pack: Pack, first: int) -> Tensor:
+        # This rank's samples are every world-size-th of the global batch.
+        numbers = [self.world.rank + (first + i) * self.world.size for i in range(len(pack.ids))]
+        seed = ((self.recipe.seed * 64 + self.index) << 32) + self.step
+        return normal_noise(seed, numbers, pack.lengths, self.stage.latents, self.world.device)
+
+    # -- What is told ------------------------------------------------------------------------
+
+    def _line(self, sums: Terms, rate: float, norm: float) -> dict[str, Any]:
+        names = sorted(sums)
+        values = self.world.sum(torch.stack([sums[name].float() for name in names]).cpu()).tolist()
+        line = {"stage": self.index + 1, "step": self.step, "task": task_of(self.stage, self.step - 1)}
+        line |= dict(zip(names, values, strict=True))
+        return line | {"lr": rate, "grad_norm": norm, "skipped": self.skipped, "replaced": self.replaced}
+
+    def _speed(self, meter: _Meter) -> dict[str, float]:
+        if self.world.device.type == "cuda":
+            torch.cuda.synchronize(self.world.device)
+        elapsed = time.perf_counter() - meter.start
+        told = {
+            "steps_per_s": meter.steps / elapsed,
+            "samples_per_s": meter.samples * self.world.size / elapsed,
+            "tokens_per_s": meter.tokens * self.world.size / elapsed,
+            "tflops_per_gpu": meter.flops / elapsed / 1e12,
+            "data_share": meter.waited / elapsed,
+        }
+        if self.world.device.type == "cuda":
+            told["memory_gib"] = torch.cuda.max_memory_allocated(self.world.device) / 2**30
+        return told
+
+    def _validate(self) -> None:
+        if self.run_.validate is not None:
+            figures = self.run_.validate(self)
+            if figures:
+                self.run_.log.write({"stage": self.index + 1, "step": self.step, **figures})
+
+    def _zero_gradients(self) -> None:
+        if self._graphs is None:
+            self.optimizer.zero_grad()
+            return
+        self._graphs.zero()
+        if self.trainee.tokenizer.gaussian_decoder is not None:
+            # Not recorded, and not in every step: without a gradient it is left as it is.
+            self.trainee.tokenizer.gaussian_decoder.zero_grad()
+
+    # -- Before the first step ---------------------------------------------------------------
+
+    def _freeze_unused(self) -> None:
+        """Nothing but text tasks reaches the pooling head and the scores, nothing but assets the Gaussian decoder."""
+        aligned = any(task.endswith("_text") for task in self.stage.tasks)
+        self.trainee.tokenizer.encoder.head.requires_grad_(aligned)
+        self.trainee.log_scale.requires_grad_(aligned)
+        self.trainee.bias.requires_grad_(aligned)
+        decoder = self.trainee.tokenizer.gaussian_decoder
+        if decoder is not None:
+            decoder.requires_grad_("asset_recon" in self.stage.tasks)
+
+    def _prepare_blocks(self) -> None:
+        blocks = self.trainee.blocks()
+        for block in blocks:
+            # Compiled inside: checkpointing keeps the compiler out of all that it calls.
+            forward = torch.compile(block.forward) if self.recipe.compile else block.forward
+            if self.recipe.recompute:
+                forward = partial(torch.utils.checkpoint.checkpoint, forward, use_reentrant=False)
+            block.forward = forward  # type: ignore[method-assign]
+        self.world.shard(self.trainee, blocks, half=self.recipe.precision == "bfloat16")
+
+    def _recorder(self) -> Graphs | None:
+        if not self.recipe.cuda_graphs or self.world.device.type != "cuda":
+            return None
+        if self.world.size > 1 or self.run_.perceptual is not None:
+            raise TrainingError("cuda_graphs: only on one process and without perceptual terms; set it to false")
+        outside = self.trainee.tokenizer.gaussian_decoder
+        excluded = set() if outside is None else {id(p) for p in outside.parameters()}
+        return Graphs(p for p in self.trainee.parameters() if id(p) not in excluded)
+
+    def _resume(self, notes: dict[str, Any]) -> None:
+        differing = _differences(self._deciding(notes["recipe"]), self._deciding(self.recipe.to_dict()))
         # More or fewer steps only move the cool-down, as long as it has not begun.
-        if differing == ["steps"] and state["step"] <= self.recipe.cooldown_start:
+        if differing == ["stage.steps"] and notes["step"] <= cooldown_start(self.recipe.optimizer, self.stage.steps):
             differing = []
         if differing:
             raise TrainingError(
-                f"{self.out}: holds a run at step {state['step']} with another {', '.join(differing)}; "
+                f"{self.checkpoints.folder}: holds a run at step {notes['step']} with another {', '.join(differing)}; "
                 "give the recipe that it began with, or another folder"
             )
-        if state["photos"] != self._fingerprint:
-            raise TrainingError(f"{self.out}: holds a run on other images; give the same ones, or another folder")
-        self.model.load_state_dict(state["model"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.skipped = state["step"], state["skipped"]
+        if notes["data"] != self.batches.fingerprint:
+            raise TrainingError(
+                f"{self.checkpoints.folder}: holds a run on other data; give the same, or another folder"
+            )
+        self.checkpoints.load(self.trainee, self.optimizer, self.average)
+        self.step, self.skipped, self.replaced = notes["step"], notes["skipped"], notes["replaced"]
 
-    def _trim_log(self) -> None:
-        """Drop lines of steps that a killed run logged and did not save: they come again."""
-        path = self.out / LOG
-        if path.is_file():
-            lines = path.read_text().splitlines()
-            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= self.step]
-            path.write_text("".join(line + "\n" for line in kept))
-
-    def _log(self, line: dict[str, Any], report: Report | None) -> None:
-        self.out.mkdir(parents=True, exist_ok=True)
-        with (self.out / LOG).open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        if report is not None:
-            report(line)
+    def _deciding(self, recipe: dict[str, Any]) -> dict[str, Any]:
+        """What of a recipe decides this stage's results, the other stages and what is only told left out."""
+        kept = {key: value for key, value in recipe.items() if key not in TELLING}
+        return kept | {"stage": recipe["stages"].get(self.stage.name)}
 
 
-def _trained(model: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+TELLING = {
+    "name",
+    "stages",
+    "log_every",
+    "validate_every",
+    "checkpoint_every",
+    "patience",
+    "compile",
+    "recompute",
+    "cuda_graphs",
+}
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW in two groups: the blocks' matrices, and what the PCA has set."""
-    matrices: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            inner = ".blocks." in name and name.endswith(".weight") and parameter.ndim == 2
-            (matrices if inner else rest).append(parameter)
-    groups = [
-        {"params": matrices, "lr_ratio": 1.0, "weight_decay": recipe.weight_decay},
-        {"params": rest, "lr_ratio": recipe.io_lr_ratio, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=recipe.lr, betas=recipe.betas, fused=True)
+def _differences(theirs: dict[str, Any], ours: dict[str, Any], where: str = "") -> list[str]:
+    """Dotted keys in which two recipes differ."""
+    found = []
+    for key in sorted({*theirs, *ours}):
+        a, b = theirs.get(key), ours.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, f"{where}{key}.")
+        elif a != b:
+            found.append(f"{where}{key}")
+    return found
+
+
+def _no_memory(task: str, pack: Pack, recipe: Recipe) -> TrainingError:
+    tokens = sum(pack.lengths)
+    mend = f"lower pack_tokens (now {recipe.pack_tokens})" if len(pack.ids) > 1 else "lower the task's resolution"
+    return TrainingError(
+        f"out of memory in {task}: a pack of {len(pack.ids)} items, {tokens} tokens; {mend}"
+        f"{'' if recipe.recompute else ', or set recompute: true'}"
+    )

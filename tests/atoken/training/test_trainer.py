@@ -8,58 +8,86 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from atoken.training.data import Batch, Photos, load_photos
+from atoken.tokenizer import AToken
+from atoken.training import trainer as trainer_module
 from atoken.training.errors import TrainingError
+from atoken.training.logs import LOG
 from atoken.training.recipe import Recipe
-from atoken.training.state import CHECKPOINT
-from atoken.training.trainer import LOG, Trainer
+from atoken.training.session import Inputs, run_session
+from atoken.training.trainer import Trainer
+from atoken.training.validation import psnr
 from tests.atoken.training.pictures import picture
+
+Make = Callable[..., Recipe]
+
+
+def inputs(folder: Path, out: Path, **more: Any) -> Inputs:
+    return Inputs(data={"images": [str(folder)]}, val={}, out=out, cache=out.parent / "cache", **{"workers": 0} | more)
+
+
+def train(recipe: Recipe, folder: Path, out: Path, *, steps: int | None = None, **more: Any) -> bool:
+    """Run, or run so many steps."""
+    calls = iter(range(10**6))
+    stop = (lambda: False) if steps is None else (lambda: next(calls) == steps)
+    return run_session(
+        recipe, range(len(recipe.stages)), inputs(folder, out, **more), device="cpu", stop=stop, say=lambda _: None
+    )
 
 
 def losses(out: Path) -> dict[int, float]:
     lines = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+    lines = [line for line in lines if "image_recon/loss" in line]
     assert len({line["step"] for line in lines}) == len(lines)
-    return {line["step"]: line["loss"] for line in lines}
+    return {line["step"]: line["image_recon/loss"] for line in lines}
 
 
-@pytest.fixture
-def photos(folder: Path) -> Photos:
-    return load_photos(folder)
+def model(out: Path) -> AToken:
+    return AToken.from_pretrained(out / "stage-1" / "model")
 
 
-def test_training_lowers_the_loss_and_averages_the_weights(recipe: Recipe, photos: Photos, tmp_path: Path) -> None:
-    recipe = replace(recipe, steps=150, lr=1e-3, ema=0.9)
-    trainer = Trainer(recipe, photos, tmp_path / "run")
-    fixed = Batch(photos.ids, [pixels[5:69, 5:69] for pixels in photos.pixels])
-    before = trainer.loss(fixed)[0].item()
-    assert trainer.run()
-    assert trainer.loss(fixed)[0].item() < before - 0.1
-    weight, average = (m.decoder.blocks[0].attn.to_out.weight for m in (trainer.model, trainer.ema))
-    assert 0 < (weight - average).abs().max() < weight.abs().max()
+def same(one: Path, other: Path) -> None:
+    a, b = model(one).state_dict(), model(other).state_dict()
+    assert all(torch.equal(value, b[key]) for key, value in a.items())
+
+
+def test_training_makes_reconstructions_better(make_recipe: Make, folder: Path, tmp_path: Path) -> None:
+    still = {"lr": 1e-12, "final_lr": 1e-12}
+    assert train(make_recipe(1, optimizer=still), folder, tmp_path / "start")
+    assert train(make_recipe(150, checkpoint_every=100), folder, tmp_path / "run")
+    pictures = [picture(seed)[5:69, 5:69] for seed in range(6)]
+    scores = []
+    for run in ("start", "run"):
+        rebuilt = model(tmp_path / run).decode(model(tmp_path / run).encode(pictures))
+        scores.append(sum(map(psnr, rebuilt, pictures)) / len(pictures))
+    assert scores[1] > scores[0] + 0.3
 
 
 def test_a_resumed_run_has_the_very_losses_of_an_uninterrupted_one(
-    recipe: Recipe, photos: Photos, tmp_path: Path
+    recipe: Recipe, folder: Path, tmp_path: Path
 ) -> None:
-    assert Trainer(recipe, photos, tmp_path / "whole").run()
-    calls = iter(range(100))
-    assert not Trainer(recipe, photos, tmp_path / "cut").run(stop=lambda: next(calls) == 7)
-    resumed = Trainer(recipe, photos, tmp_path / "cut")
-    assert resumed.step == 7
-    assert resumed.run()
+    assert train(recipe, folder, tmp_path / "whole")
+    assert not train(recipe, folder, tmp_path / "cut", steps=7)
+    assert not (tmp_path / "cut" / "stage-1" / "model").exists()
+    assert max(losses(tmp_path / "cut")) == 7
+    assert train(recipe, folder, tmp_path / "cut", workers=2)  # workers change nothing
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    states = [torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("cut", "whole")]
-    for kind in ("model", "ema"):
-        for key, value in states[0][kind].items():
-            assert torch.equal(value, states[1][kind][key]), key
+    same(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_a_done_stage_is_left_as_it_is(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
+    train(recipe, folder, tmp_path / "run")
+    before = (tmp_path / "run" / LOG).read_bytes()
+    assert train(recipe, folder, tmp_path / "run")
+    assert (tmp_path / "run" / LOG).read_bytes() == before
 
 
 KILLED = """
@@ -68,135 +96,144 @@ torch.set_num_threads(1)
 from pathlib import Path
 from atoken import config
 from atoken.config import ATokenConfig
-from atoken.training.data import load_photos
-from atoken.training.recipe import Recipe
-from atoken.training.trainer import Trainer
+from atoken.training.recipe_files import parse
+from atoken.training.session import Inputs, run_session
 folder, out, recipe, tiny = sys.argv[1:]
 tiny = ATokenConfig.from_dict(json.loads(tiny))
 config.PRESETS[tiny.name] = tiny
-Trainer(Recipe(**json.loads(recipe)), load_photos(Path(folder)), Path(out)).run()
+out = Path(out)
+recipe = parse(json.loads(recipe), where="test")
+inputs = Inputs(data={"images": [folder]}, val={}, out=out, cache=out.parent / "cache", workers=0)
+run_session(recipe, range(1), inputs, device="cpu")
 """
 
 
-def test_kill_9_then_resume_gives_the_same_losses(
-    recipe: Recipe, photos: Photos, folder: Path, tmp_path: Path, tiny: Any
-) -> None:
-    recipe = replace(recipe, steps=400, checkpoint_every=5)
+def test_kill_9_then_resume_gives_the_same_losses(make_recipe: Make, folder: Path, tmp_path: Path, tiny: Any) -> None:
+    recipe = make_recipe(400)
     out = tmp_path / "killed"
     command = [sys.executable, "-c", KILLED, str(folder), str(out)]
     command += [json.dumps(recipe.to_dict()), json.dumps(tiny.to_dict())]
-    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
-        deadline = time.monotonic() + 60
+    checkpoints = out / "stage-1" / "checkpoints"
+    with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 90
         # Past a checkpoint and some steps that are only in the log.
-        while not ((out / CHECKPOINT).exists() and len((out / LOG).read_text().splitlines()) >= 13):
+        while not (list(checkpoints.glob("*/complete.json")) and len((out / LOG).read_text().splitlines()) >= 13):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     shown = (out / LOG).read_text().splitlines()
-    resumed = Trainer(recipe, photos, out)
-    start = resumed.step
+    train(recipe, folder, out, steps=15)
+    resumed = losses(out)
+    start = max(resumed) - 15
     assert 0 < start < 400
     assert start % 5 == 0
-    calls = iter(range(100))
-    resumed.run(stop=lambda: next(calls) == 15)
-    whole = Trainer(recipe, photos, tmp_path / "whole")
-    calls = iter(range(1000))
-    whole.run(stop=lambda: next(calls) == start + 15)
-    assert losses(out) == losses(tmp_path / "whole")
+    train(recipe, folder, tmp_path / "whole", steps=start + 15)
+    assert resumed == losses(tmp_path / "whole")
     # What the killed run had logged after its last checkpoint came again, equal.
     for line in shown:
         if line.endswith("}"):
-            step = json.loads(line)["step"]
-            assert step > start + 15 or losses(out)[step] == json.loads(line)["loss"]
+            values = json.loads(line)
+            assert values["step"] > start + 15 or resumed[values["step"]] == values["image_recon/loss"]
 
 
 def test_a_step_without_a_finite_loss_changes_nothing(
-    recipe: Recipe, photos: Photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = Trainer(recipe, photos, tmp_path / "run")
-    whole = trainer.loss
-
-    def broken(batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        loss, parts = whole(batch)
-        return (loss * torch.nan if trainer.step in (2, 5, 6) else loss), parts
-
-    monkeypatch.setattr(trainer, "loss", broken)
+    weigh, accumulate = trainer_module.weigh, Trainer._accumulate
     weights: dict[int, torch.Tensor] = {}
-    proj = trainer.model.proj.weight
+    steps: list[int] = []
 
-    def note() -> bool:
-        weights[trainer.step] = proj.detach().clone()
-        return False
+    def noting(self: Trainer, *args: Any) -> Any:
+        steps.append(self.step)
+        weights[self.step] = self.trainee.tokenizer.proj.weight.detach().clone()
+        return accumulate(self, *args)
 
-    assert trainer.run(stop=note)
-    assert trainer.skipped == 3
+    def broken(terms: Any, given: Any) -> torch.Tensor:
+        return weigh(terms, given) * (torch.nan if steps[-1] in (2, 5, 6) else 1.0)
+
+    monkeypatch.setattr(Trainer, "_accumulate", noting)
+    monkeypatch.setattr(trainer_module, "weigh", broken)
+    assert train(recipe, folder, tmp_path / "run")
     assert torch.equal(weights[2], weights[3])
     assert torch.equal(weights[5], weights[7])
     assert not torch.equal(weights[3], weights[4])
-    assert Trainer(recipe, photos, tmp_path / "run").skipped == 3
+    last = json.loads((tmp_path / "run" / LOG).read_text().splitlines()[-1])
+    assert last["skipped"] == 3
 
 
 def test_many_such_steps_in_a_row_stop_the_run_and_name_the_samples(
-    recipe: Recipe, photos: Photos, tmp_path: Path
+    recipe: Recipe, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = Trainer(recipe, photos, tmp_path / "run")
-    with torch.no_grad():
-        trainer.model.decoder.out_layer.weight[0, 0] = torch.inf
-    with pytest.raises(TrainingError, match=r"step 3: no finite loss in 3 steps in a row; .*p\d\.png"):
-        trainer.run()
-    assert Trainer(recipe, photos, tmp_path / "run").step == 3
+    weigh = trainer_module.weigh
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "weigh", lambda terms, given: weigh(terms, given) * torch.inf)
+        with pytest.raises(TrainingError, match=r"step 3: no finite loss in 3 steps in a row; .*p\d\.png"):
+            train(recipe, folder, tmp_path / "run")
+    seen: list[str] = []
+    run_session(recipe, range(1), inputs(folder, tmp_path / "run"), device="cpu", stop=lambda: True, say=seen.append)
+    assert "step 3 of 12" in seen[0]
 
 
-def test_time_is_up(recipe: Recipe, photos: Photos, tmp_path: Path) -> None:
-    assert not Trainer(replace(recipe, steps=10**6), photos, tmp_path / "run").run(seconds=0.3)
-    assert 0 < Trainer(replace(recipe, steps=10**6), photos, tmp_path / "run").step < 10**6
+def test_time_is_up(make_recipe: Make, folder: Path, tmp_path: Path) -> None:
+    given = inputs(folder, tmp_path / "run")
+    assert not run_session(make_recipe(10**6), range(1), given, device="cpu", seconds=1, say=lambda _: None)
+    assert 0 < max(losses(tmp_path / "run")) < 10**6
 
 
-def test_validation_is_of_the_averaged_weights(recipe: Recipe, photos: Photos, tmp_path: Path) -> None:
-    validation = Photos(["v"], [picture(9, 256, 260)], [])
-    seen: list[dict[str, Any]] = []
-    trainer = Trainer(replace(recipe, validate_every=8), photos, tmp_path / "run", validation=validation)
-    assert trainer.run(report=seen.append)
-    scores = {line["step"]: line["val_psnr"] for line in seen if "val_psnr" in line}
+def test_validation_is_of_the_averaged_weights(make_recipe: Make, folder: Path, tmp_path: Path) -> None:
+    held_out = tmp_path / "val"
+    held_out.mkdir()
+    Image.fromarray(picture(9, 256, 260)).save(held_out / "v.png")
+    recipe = make_recipe(validate_every=8)
+    given = replace(inputs(folder, tmp_path / "run"), val={"images": [str(held_out)]})
+    assert run_session(recipe, range(1), given, device="cpu", say=lambda _: None)
+    lines = [json.loads(line) for line in (tmp_path / "run" / LOG).read_text().splitlines()]
+    scores = {line["step"]: line["val_images_psnr"] for line in lines if "val_images_psnr" in line}
     assert list(scores) == [8, 12]
-    crop = validation.pixels[0][:, 2:258]
-    rebuilt = trainer.ema.decode(trainer.ema.encode([crop]))[0]
-    assert scores[12] == pytest.approx(20 * np.log10(255) - 10 * np.log10(np.mean((rebuilt - crop.astype(float)) ** 2)))
+    crop = picture(9, 256, 260)[:, 2:258]
+    exported = model(tmp_path / "run")
+    rebuilt = exported.decode(exported.encode([crop]))[0]
+    error = ((rebuilt - crop.astype(float)) ** 2).mean()
+    assert scores[12] == pytest.approx(10 * torch.log10(torch.tensor(255**2 / error)).item(), abs=1e-4)
+    assert json.loads((tmp_path / "run" / "figures.json").read_text())["stage-1"]["val_images_psnr"] == scores[12]
+    assert Image.open(tmp_path / "run" / "stage-1" / "samples" / "step-00000012.png").size == (768, 256)
 
 
-@pytest.mark.parametrize("change", [{"lr": 1e-3}, {"seed": 5}])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"seed": 5}, "seed"), ({"pack_tokens": 32}, "pack_tokens"), ({"latent_std": 0.1}, "latent_std")],
+)
 def test_another_recipe_does_not_go_on(
-    recipe: Recipe, photos: Photos, tmp_path: Path, change: dict[str, float]
+    make_recipe: Make, folder: Path, tmp_path: Path, change: dict[str, Any], named: str
 ) -> None:
-    Trainer(recipe, photos, tmp_path / "run").run()
-    with pytest.raises(TrainingError, match=f"at step 12 with another {next(iter(change))};"):
-        Trainer(replace(recipe, **change), photos, tmp_path / "run")  # type: ignore[arg-type]
+    train(make_recipe(), folder, tmp_path / "run", steps=6)
+    with pytest.raises(TrainingError, match=f"at step 6 with another {named};"):
+        train(make_recipe(**change), folder, tmp_path / "run")
 
 
-def test_more_steps_go_on_until_the_cooldown_has_begun(recipe: Recipe, photos: Photos, tmp_path: Path) -> None:
-    calls = iter(range(100))
-    Trainer(recipe, photos, tmp_path / "run").run(stop=lambda: next(calls) == 5)
-    longer = replace(recipe, steps=20)
-    Trainer(longer, photos, tmp_path / "run").run()
-    Trainer(longer, photos, tmp_path / "whole").run()
+def test_more_steps_go_on_until_the_cooldown_has_begun(make_recipe: Make, folder: Path, tmp_path: Path) -> None:
+    train(make_recipe(20), folder, tmp_path / "run", steps=5)
+    train(make_recipe(30), folder, tmp_path / "run", steps=12)
+    train(make_recipe(30), folder, tmp_path / "whole", steps=17)
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
-    with pytest.raises(TrainingError, match="with another steps"):
-        Trainer(recipe, photos, tmp_path / "run")
+    with pytest.raises(TrainingError, match=r"with another stage\.steps"):
+        train(make_recipe(20), folder, tmp_path / "run")
 
 
-def test_other_photos_do_not_go_on(recipe: Recipe, photos: Photos, tmp_path: Path) -> None:
-    Trainer(recipe, photos, tmp_path / "run").run()
-    fewer = Photos(photos.ids[1:], photos.pixels[1:], [])
-    with pytest.raises(TrainingError, match="a run on other images"):
-        Trainer(recipe, fewer, tmp_path / "run")
+def test_other_photos_do_not_go_on(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
+    train(recipe, folder, tmp_path / "run", steps=6)
+    (folder / "p0.png").unlink()
+    with pytest.raises(TrainingError, match="a run on other data"):
+        train(recipe, folder, tmp_path / "run")
 
 
-@pytest.mark.parametrize("content", [b"", b"no state", None])
-def test_a_broken_state_is_named(recipe: Recipe, photos: Photos, tmp_path: Path, content: bytes | None) -> None:
-    if content is None:
-        torch.save({"weights": 1}, tmp_path / CHECKPOINT)
-    else:
-        (tmp_path / CHECKPOINT).write_bytes(content)
-    with pytest.raises(TrainingError, match=r"checkpoint\.pt: not a state of this trainer"):
-        Trainer(recipe, photos, tmp_path)
+def test_a_broken_checkpoint_is_named(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
+    train(recipe, folder, tmp_path / "run", steps=6)
+    newest = tmp_path / "run" / "stage-1" / "checkpoints" / "step-00000006"
+    for part in newest.glob("*.distcp"):
+        part.write_bytes(part.read_bytes()[:100])
+    with pytest.raises(TrainingError, match=r"step-00000006: cannot be read .* from the one before"):
+        train(recipe, folder, tmp_path / "run")
+    (newest / "complete.json").unlink()  # as a kill leaves it: the one before is taken
+    assert train(recipe, folder, tmp_path / "run")

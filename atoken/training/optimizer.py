@@ -1,0 +1,65 @@
+"""AdamW over a trainee's parts, and the moving average of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from atoken.training.distributed import local
+from atoken.training.recipe import Optimizer
+
+__all__ = ["Average", "build_optimizer", "set_learning_rate"]
+
+
+def build_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.AdamW:
+    """AdamW in groups by learning rate and decay.
+
+    The blocks' matrices decay; what stands at the two ends (input and output layers, norms, positions, the probe, scale
+    and bias of scores) does not, and learns at `io_lr_ratio`. The encoder learns at `encoder_lr_ratio` of either.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        inner = (".blocks." in name or ".head." in name) and name.endswith(".weight") and parameter.ndim == 2
+        ratio = 1.0 if inner else settings.io_lr_ratio
+        if ".encoder." in name:
+            ratio *= settings.encoder_lr_ratio
+        groups.setdefault((ratio, settings.weight_decay if inner else 0.0), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": group, "lr_ratio": ratio, "weight_decay": decay} for (ratio, decay), group in groups.items()],
+        lr=settings.lr,
+        betas=settings.betas,
+        fused=True,
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its share of the rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_ratio"]
+
+
+class Average:
+    """Exponential moving average of the trained weights, cut over the ranks as they are (paper 3.5)."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        """Starts at the weights as they are."""
+        self.decay = decay
+        self._weights = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.values: dict[str, Tensor] = {name: p.detach().clone() for name, p in self._weights.items()}
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after `step` steps; a short memory at first, so that the start is forgotten."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averages = [local(value) for value in self.values.values()]
+        torch._foreach_lerp_(averages, [local(p.detach()) for p in self._weights.values()], 1.0 - decay)
+
+    @torch.no_grad()
+    def load(self, values: Mapping[str, Tensor]) -> None:
+        """Take the values of an earlier run."""
+        for name, value in self.values.items():
+            local(value).copy_(local(values[name]))

@@ -1,0 +1,214 @@
+"""All stages of a run, one after another: each starts from the averaged model of the one before (paper 3.4)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atoken.assets.gaussian_decoder import GaussianDecoderConfig
+from atoken.config import preset
+from atoken.tokenizer import AToken
+from atoken.training.checkpoints import Checkpoints
+from atoken.training.data import PATCH, Batches, Sources
+from atoken.training.errors import TrainingError
+from atoken.training.recipe import Stage
+from atoken.training.start.grow import with_frames, with_latents, with_quantizer
+from atoken.training.start.pca import fit_basis, initialise
+from atoken.training.trainee import BIAS, LOG_SCALE, Trainee
+from atoken.training.trainer import Run, Trainer
+
+if TYPE_CHECKING:
+    from atoken.text import TextHead
+
+__all__ = ["MODEL", "Stages", "stage_folder"]
+
+MODEL = "model"
+"""Folder of a stage's averaged model, in float32: what the next stage starts from."""
+
+BASIS_PATCHES = 300_000
+"""Patches that the PCA of a start is fitted on, at most; 768 components need a few hundred each."""
+BASIS_STEPS = 64
+"""Steps whose images they come from, at most."""
+
+
+def stage_folder(out: Path, stage: int) -> Path:
+    """Where the stage of that index (0 for the first) has its checkpoints, pictures and model."""
+    return out / f"stage-{stage + 1}"
+
+
+@dataclass(kw_only=True)
+class Stages:
+    """The stages of a run, in one folder.
+
+    Attributes:
+        head: text tower and projection, saved beside each model so that its vectors can be compared with texts; None
+            where no stage has a text task.
+        pretrained: weights of a SigLIP2 encoder, for recipes that start from them.
+    """
+
+    run: Run
+    sources: Sources
+    out: Path
+    head: TextHead | None = None
+    pretrained: Path | None = None
+
+    def train(
+        self,
+        stages: range,
+        *,
+        seconds: float = math.inf,
+        stop: Callable[[], bool] = lambda: False,
+        begun: Callable[[Trainer], None] = lambda _: None,
+    ) -> bool:
+        """Train these stages; those that have a model already are left as they are.
+
+        Args:
+            seconds, stop: as `Trainer.run`, over all stages.
+            begun: called with each stage's trainer before its first step.
+
+        Returns:
+            Whether the last of them is done.
+
+        Raises:
+            TrainingError: a stage whose predecessor has no model, and what `Trainer` raises.
+        """
+        end = time.monotonic() + seconds
+        for index in stages:
+            folder = stage_folder(self.out, index)
+            if (folder / MODEL / "config.json").is_file():
+                self._check_done(folder, index)
+                continue
+            trainer = self._open(index)
+            begun(trainer)
+            if not trainer.run(seconds=end - time.monotonic(), stop=stop):
+                return False
+            self._export(trainer, folder / MODEL)
+        return True
+
+    def _open(self, index: int) -> Trainer:
+        recipe, world = self.run.recipe, self.run.world
+        stage = recipe.stages[index]
+        trainee = Trainee(self._model(index), **self._scores(index))
+        if "asset_recon" in stage.tasks and trainee.tokenizer.gaussian_decoder is None:
+            from atoken.training.start.gaussians import start_gaussians
+
+            decoder = start_gaussians(GaussianDecoderConfig(**asdict(recipe.gaussian_decoder)), seed=recipe.seed)
+            trainee.tokenizer.attach_gaussians(decoder)
+        batches = self._batches(index, trainee.tokenizer.config.patch)
+        checkpoints = Checkpoints(stage_folder(self.out, index) / "checkpoints", world)
+        return Trainer(self.run, index, trainee.to(world.device).train(), batches, checkpoints)
+
+    def _batches(self, index: int, patch: tuple[int, int, int]) -> Batches:
+        recipe, world = self.run.recipe, self.run.world
+        return Batches(
+            self.sources,
+            recipe.stages[index],
+            stage_index=index,
+            seed=recipe.seed,
+            rank=world.rank,
+            world=world.size,
+            patch=patch,
+            pack_tokens=recipe.pack_tokens,
+        )
+
+    def _model(self, index: int) -> AToken:
+        """The model that a stage starts with, in the stage's shape."""
+        stage = self.run.recipe.stages[index]
+        if index == 0:
+            return self._first(stage)
+        before = stage_folder(self.out, index - 1) / MODEL
+        if not before.is_dir():
+            raise TrainingError(f"{before}: no such folder; stage {index + 1} starts from the model of stage {index}")
+        model = AToken.from_pretrained(before)
+        if model.config.patch[0] != stage.frames:
+            # A start from the PCA repeats a still frame; pretrained encoders keep what they see of it.
+            model = with_frames(model, stage.frames, still=self.run.recipe.start == "pca")
+        if model.config.latent_channels != stage.latents:
+            model = with_latents(model, stage.latents)
+        if stage.discrete and model.quantizer is None:
+            model = with_quantizer(model)
+        return model
+
+    def _first(self, stage: Stage) -> AToken:
+        recipe = self.run.recipe
+        full = preset(recipe.model)
+        config = replace(
+            full,
+            latent_channels=stage.latents,
+            patch=(stage.frames, *full.patch[1:]),
+            quantizer=full.quantizer if stage.discrete else None,
+        )
+        torch.manual_seed(recipe.seed)
+        model = AToken(config)
+        if recipe.start == "siglip2":
+            if self.pretrained is None:
+                raise TrainingError(
+                    f"recipe {recipe.name} starts from SigLIP2: give its weights with --pretrained PATH"
+                )
+            from atoken.training.start.siglip2 import load_encoder
+
+            load_encoder(model, self.pretrained)
+        if recipe.start == "pca":
+            initialise(model, fit_basis(self._patches(config.patch)), latent_std=recipe.latent_std, seed=recipe.seed)
+        return model
+
+    def _patches(self, patch: tuple[int, int, int]) -> list[np.ndarray]:
+        """Patches of the first steps' images, as columns of pixels [n * 16, 16, 3]."""
+        batches, found, step, columns = self._batches(0, patch), 0, 0, []
+        while found < BASIS_PATCHES and step < BASIS_STEPS:
+            for pack in batches.batch("image_recon", step).packs:
+                columns.append(pack.values.numpy().reshape(-1, PATCH, 3))
+                found += len(pack.values)
+            step += 1
+        return columns
+
+    def _scores(self, index: int) -> dict[str, float]:
+        """Scale and bias of scores at the start of a stage: what the one before came to."""
+        if self.head is None:
+            return {}
+        if index == 0:
+            return {"log_scale": LOG_SCALE, "bias": BIAS}
+        from atoken.text import TextHead
+
+        before = TextHead.from_pretrained(stage_folder(self.out, index - 1) / MODEL)
+        return {"log_scale": before.log_scale, "bias": before.bias}
+
+    def _check_done(self, folder: Path, index: int) -> None:
+        """A stage that is done must be of this recipe: its last checkpoint says of which it is."""
+        notes = Checkpoints(folder / "checkpoints", self.run.world).newest()
+        if notes is not None and notes["step"] != self.run.recipe.stages[index].steps:
+            raise TrainingError(
+                f"{folder}: is done after {notes['step']} steps, the recipe has {self.run.recipe.stages[index].steps}; "
+                "give another folder, or the recipe that it was made by"
+            )
+
+    def _export(self, trainer: Trainer, folder: Path) -> None:
+        """The averaged model, whole, in float32, with its text head."""
+        state = trainer.averaged()
+        if self.run.world.is_main:
+            model = averaged_model(trainer, state)
+            model.save_pretrained(folder)
+            if self.head is not None:
+                self.head.with_scores(float(state["log_scale"]), float(state["bias"])).save_pretrained(folder)
+        self.run.world.barrier()
+
+
+def averaged_model(trainer: Trainer, state: dict[str, Tensor]) -> AToken:
+    """The model of `Trainer.averaged()`, apart from the one in training, on the CPU, in evaluation mode."""
+    trained = trainer.trainee.tokenizer
+    with torch.device("meta"):
+        model = type(trained)(trained.config)
+        if trained.gaussian_decoder is not None:
+            model.attach_gaussians(type(trained.gaussian_decoder)(trained.gaussian_decoder.config))
+    prefix = "tokenizer."
+    own = {key.removeprefix(prefix): value.cpu() for key, value in state.items() if key.startswith(prefix)}
+    model.load_state_dict(own, assign=True)
+    return model.eval().requires_grad_(False)
