@@ -23,6 +23,7 @@ from atoken.training.data.source import (
     ClipSource,
     ImageSource,
     Modality,
+    PassedOverError,
     SampleError,
     Source,
     fingerprint_of,
@@ -32,10 +33,13 @@ from atoken.training.data.views import draw_cut, draw_side
 from atoken.training.errors import TrainingError
 from atoken.training.recipe import TASKS, AssetTask, ImageTask, Stage, VideoTask
 
-__all__ = ["Batches"]
+__all__ = ["Batches", "modality_of"]
 
 REPLACEMENTS = 20
 """Samples in a row that may be unusable."""
+
+PASSES = 1000
+"""Draws for one sample, of which any may be sound but too small for the step."""
 
 _MODALITIES: dict[str, Modality] = {"image": "images", "video": "videos", "asset": "assets"}
 _ORDER = {name: number for number, name in enumerate(TASKS)}
@@ -92,7 +96,7 @@ class Batches:
             step: of the stage, 0 for the first.
 
         Raises:
-            TrainingError: 20 samples in a row could not be used.
+            TrainingError: 20 samples in a row could not be used, or 1,000 were too small.
         """
         task = self._stage.tasks[task_name]
         for_all = self._generator(task_name, step, 0)
@@ -120,18 +124,25 @@ class _Drawing:
         self.skipped: list[str] = []
 
     def sample(self, task: ImageTask | AssetTask, side: int, count: int) -> Sample:
-        for _ in range(REPLACEMENTS):
+        for _ in range(PASSES):
             place = int(self._rng.integers(self._ends[-1]))
             number = int(np.searchsorted(self._ends, place, side="right"))
             source = self._sources[number]
             index = place - int(self._ends[number] - len(source))
             try:
                 return self._read(source, index, task, side, count)
+            except PassedOverError as error:
+                reason = f"{source.sample_id(index)}: {error}"
             except SampleError as error:
                 self.skipped.append(f"{source.sample_id(index)}: {error}")
+                if len(self.skipped) == REPLACEMENTS:
+                    raise TrainingError(
+                        f"{self._task}: {REPLACEMENTS} samples in a row could not be used, the last "
+                        f"{self.skipped[-1]}; mend or remove such files"
+                    ) from None
         raise TrainingError(
-            f"{self._task}: {REPLACEMENTS} samples in a row could not be used, the last {self.skipped[-1]}; "
-            "mend or remove such files"
+            f"{self._task}: none of {PASSES} samples drawn is large enough, the last {reason}; "
+            "lower the task's resolution"
         )
 
     def _read(self, source: Source, index: int, task: ImageTask | AssetTask, side: int, count: int) -> Sample:
@@ -158,8 +169,8 @@ class _Drawing:
     def _request(self, task: VideoTask, side: int, count: int) -> ClipRequest:
         rng = self._rng
         if task.view == "whole":
-            # Frames are drawn for each sample; what makes its clips makes them of the size that one was drawn for.
-            count, side = draw_count(task, rng), draw_side(task, rng)
+            # Items differ in size anyway: frames are drawn for each, too. What makes its clips makes the largest.
+            count, side = draw_count(task, rng), task.resolution[1]
 
         def frames(total: int, rate: Fraction) -> list[int]:
             return draw_frames(total, rate, task, count, rng)
@@ -167,8 +178,13 @@ class _Drawing:
         return ClipRequest(frames, side, rng)
 
 
+def modality_of(task: str) -> Modality:
+    """What a task of that name trains on."""
+    return _MODALITIES[task.partition("_")[0]]
+
+
 def _sources_of(task: str, sources: Sources) -> list[Source]:
-    modality = _MODALITIES[task.partition("_")[0]]
+    modality = modality_of(task)
     found: Sequence[Source] = getattr(sources, modality)
     if not found:
         raise TrainingError(f"{task} needs {modality}: give some, for example --data {modality}=PATH")

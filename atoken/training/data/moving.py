@@ -48,19 +48,24 @@ def moving_clip(photo: Tensor, *, frames: int, side: int, random: torch.Generato
     reach = shrink * side / 2
     row, column = (draw(min(reach, n / 2), max(n - reach, n / 2)) for n in (height, width))
 
+    # Of each frame: (row, column) of its centre, and the steps in the photograph down and across the frame.
+    t = stride * torch.arange(frames, dtype=torch.float64)
+    factor, angle, way = shrink * torch.exp(zoom * t), turn * t, shrink * speed * t
+    cos, sin = factor * angle.cos(), factor * angle.sin()
+    centre = torch.stack([column + way * math.cos(direction), row + way * math.sin(direction)], dim=-1)
+    down, across = torch.stack([sin, cos], dim=-1), torch.stack([cos, -sin], dim=-1)
+    # grid_sample counts (column, row) from -1 to 1.
+    scale = 2 / torch.tensor([width, height])
+    centre, down, across = ((scale * part)[:, None, None].float() for part in (centre, down, across))
+    steps = torch.arange(side) + 0.5 - side / 2
+    places = centre - 1 + steps[:, None, None] * down + steps[:, None] * across
+    pixels = photo.permute(2, 0, 1).float().expand(frames, -1, -1, -1)
     # Each pixel is the mean of 2x2 samples: at a whole shrink factor nothing is skipped, and a frame between two
     # pixels is as sharp as one on them.
-    steps = (torch.arange(2 * side) + 0.5) / 2 - side / 2
-    y, x = torch.meshgrid(steps, steps, indexing="ij")
-    clip = []
-    for number in range(frames):
-        t = stride * number
-        factor, angle, way = shrink * math.exp(zoom * t), turn * t, shrink * speed * t
-        rows = row + way * math.sin(direction) + factor * (math.cos(angle) * y - math.sin(angle) * x)
-        columns = column + way * math.cos(direction) + factor * (math.sin(angle) * y + math.cos(angle) * x)
-        clip.append(torch.stack([2 * columns / width - 1, 2 * rows / height - 1], dim=-1))
-    pixels = photo.permute(2, 0, 1).float().expand(frames, -1, -1, -1)
-    sampled = F.grid_sample(pixels, torch.stack(clip), mode="bilinear", padding_mode="reflection", align_corners=False)
-    smooth = F.avg_pool2d(sampled, 2).permute(0, 2, 3, 1)
+    smooth = torch.zeros(frames, 3, side, side)
+    for y, x in ((-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25)):
+        grid = places + (y * down + x * across)
+        smooth += F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    smooth = smooth.mul_(0.25).permute(0, 2, 3, 1)
     noise = draw(0, NOISE) * torch.randn(smooth.shape, generator=random)
     return (smooth + noise).round_().clamp_(0, 255).to(torch.uint8)

@@ -7,14 +7,12 @@ from fractions import Fraction
 
 import numpy as np
 
-from atoken.training.data.source import ClipRequest, ClipSource, ImageSource, SampleError, fingerprint_of
+from atoken.training.data.source import ClipRequest, ClipSource, ImageSource, PassedOverError, fingerprint_of
 
 __all__ = ["MovingImages"]
 
 FRAMES, RATE = 256, Fraction(24)
 """A motion lasts as long as a usual shot; reflections fill what lies outside of the photograph."""
-
-PATCH = 16
 
 
 class MovingImages(ClipSource):
@@ -39,15 +37,15 @@ class MovingImages(ClipSource):
         return self._images.texts()
 
     def clip(self, index: int, request: ClipRequest) -> np.ndarray:
-        """A square clip of the wanted side, or of the largest in whole patches that the image has."""
+        """A square clip of the wanted side; images that are smaller are passed over."""
         import torch
 
         from atoken.training.data.moving import moving_clip
 
         photo = self._images.image(index)
-        side = min(request.side, min(photo.shape[:2]) // PATCH * PATCH)
-        if side < PATCH:
-            raise SampleError(f"{photo.shape[1]}x{photo.shape[0]} pixels, needs {PATCH} on each side")
+        side = request.side
+        if min(photo.shape[:2]) < side:
+            raise PassedOverError(f"{photo.shape[1]}x{photo.shape[0]} pixels, needs {side} on each side")
         numbers = request.frames(FRAMES, RATE)
         stride = (numbers[-1] - numbers[0]) / max(len(numbers) - 1, 1)
         random = torch.Generator().manual_seed(int(request.rng.integers(2**63)))

@@ -68,14 +68,14 @@ def prepare(mesh: ListedMesh, path: Path, preparation: Preparation) -> bool:
     asset = voxelise(loaded, preparation.recipe)
     # Colours are bytes over 255, or means of such ("average"), which are rounded here.
     rows = np.rint(asset.features.numpy() * 255).astype(np.uint8)
-    patches, index = np.unique(rows, axis=0, return_inverse=True)
+    patches, index = _distinct(rows)
     offset = np.random.default_rng(int(key[:16], 16)).random(2)
     cameras = hammersley_views(preparation.pictures, offset.tolist())
     size = preparation.picture_size
     views = render_views(loaded, cameras, RenderSettings(height=size, width=size))
     prepared = Prepared(
         patches=patches,
-        index=index.reshape(-1).astype(np.uint16 if len(patches) <= 2**16 else np.uint32),
+        index=index.astype(np.uint16 if len(patches) <= 2**16 else np.uint32),
         coords=asset.coords.numpy().astype(np.uint8),
         pictures=views.colours,
         cameras=tuple(cameras),
@@ -84,3 +84,15 @@ def prepare(mesh: ListedMesh, path: Path, preparation: Preparation) -> bool:
     )
     store_prepared(path, prepared)
     return True
+
+
+def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct rows of [L, 768] bytes, and of each row which it is."""
+    # Sorting hashes takes a hundredth of the time of sorting rows.
+    factors = np.random.default_rng(0).integers(2**64, size=rows.shape[1] // 8, dtype=np.uint64) | np.uint64(1)
+    hashes = (np.ascontiguousarray(rows).view(np.uint64) * factors).sum(axis=1, dtype=np.uint64)
+    _, first, index = np.unique(hashes, return_index=True, return_inverse=True)
+    patches = rows[first]
+    if not np.array_equal(patches[index], rows):  # two rows of one hash
+        patches, index = np.unique(rows, axis=0, return_inverse=True)
+    return patches, index.reshape(-1)

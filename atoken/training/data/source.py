@@ -19,6 +19,7 @@ __all__ = [
     "ClipSource",
     "ImageSource",
     "Modality",
+    "PassedOverError",
     "SampleError",
     "Source",
     "fingerprint_of",
@@ -29,6 +30,10 @@ Modality = Literal["images", "videos", "assets"]
 
 class SampleError(Exception):
     """A sample that cannot be used as it is; the message is the reason alone. Another is drawn in its place."""
+
+
+class PassedOverError(SampleError):
+    """A sample that is sound, but not what a step is looking for; another is drawn, and nobody need be told."""
 
 
 class Source(ABC):

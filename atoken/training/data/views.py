@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from atoken.training.data.source import SampleError
+from atoken.training.data.source import PassedOverError, SampleError
 from atoken.training.recipe import ImageTask
 
 __all__ = ["Cut", "draw_cut", "draw_side"]
@@ -53,8 +53,8 @@ class Cut:
 
 def draw_side(task: ImageTask, rng: np.random.Generator) -> int:
     """A side within the task's resolution, a multiple of 16."""
-    low, high = (side // PATCH for side in task.resolution)
-    return PATCH * int(rng.integers(low, high + 1))
+    low, high = task.resolution
+    return low + task.side_step * int(rng.integers((high - low) // task.side_step + 1))
 
 
 def draw_cut(height: int, width: int, task: ImageTask, side: int, rng: np.random.Generator) -> Cut:
@@ -69,11 +69,10 @@ def draw_cut(height: int, width: int, task: ImageTask, side: int, rng: np.random
     if task.view == "whole":
         return _whole(height, width, task, rng)
     if task.view == "crop":
-        h, w = (min(side, size // PATCH * PATCH) for size in (height, width))
-        if min(h, w) < PATCH:
-            raise _small(height, width)
-        top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
-        return Cut((left, top, left + w, top + h), h, w, mirrored=bool(rng.random() < 0.5))
+        if min(height, width) < side:
+            raise PassedOverError(f"{width}x{height} pixels, needs {side} on each side")
+        top, left = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
+        return Cut((left, top, left + side, top + side), side, side, mirrored=bool(rng.random() < 0.5))
     return _stretched(height, width, task, side, rng)
 
 

@@ -136,6 +136,18 @@ def test_nothing_but_broken_samples_ends_the_run() -> None:
         list(load_ahead(batches(sources, plan), [("image_recon", 0)], workers=1, ahead=1))
 
 
+def test_samples_too_small_for_a_step_are_passed_over_silently() -> None:
+    # 40, 56, 72, 88 and 104 rows.
+    sources = Sources(images=(MadeImages("made", 15),))
+    plan = stage(image_recon=ImageTask(samples=40, share=1, resolution=(64, 64), view="crop"))
+    batch = batches(sources, plan).batch("image_recon", 0)
+    assert not batch.skipped
+    assert {int(name.split("/")[1]) % 5 for name, *_ in items(batch)} == {2, 3, 4}
+    plan = stage(image_recon=ImageTask(samples=1, share=1, resolution=(112, 112), view="crop"))
+    with pytest.raises(TrainingError, match=r"none of 1000 samples drawn is large enough, the last made/.* needs 112"):
+        batches(sources, plan).batch("image_recon", 0)
+
+
 @pytest.mark.parametrize(
     ("samples", "world", "nearest"), [(12, 5, "10 or 15"), (3, 8, "take 8 samples"), (7, 2, "6 or 8")]
 )

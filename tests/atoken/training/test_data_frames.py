@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoken.training.data.frames import draw_count, draw_frames
-from atoken.training.data.source import SampleError
+from atoken.training.data.source import PassedOverError, SampleError
 from atoken.training.data.views import Cut, draw_cut, draw_side
 from atoken.training.recipe import ImageTask, VideoTask
 from tests.atoken.training.pictures import picture
@@ -134,12 +134,12 @@ def test_sizes_of_whole_images_fill_the_range() -> None:
 @given(height=SIDE, width=SIDE, seed=SEED, side=st.sampled_from([16, 48, 128]))
 def test_crops_are_the_images_own_pixels(height: int, width: int, seed: int, side: int) -> None:
     task = ImageTask(samples=1, share=1, resolution=(16, 128), view="crop")
-    if min(height, width) < 16:
-        with pytest.raises(SampleError, match=f"{width}x{height} pixels, needs 16"):
+    if min(height, width) < side:
+        with pytest.raises(PassedOverError, match=f"{width}x{height} pixels, needs {side}"):
             draw_cut(height, width, task, side, rng(seed))
         return
     cut = draw_cut(height, width, task, side, rng(seed))
-    assert (cut.height, cut.width) == (min(side, height // 16 * 16), min(side, width // 16 * 16))
+    assert (cut.height, cut.width) == (side, side)
     image = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
     left, top = map(int, cut.box[:2])
     part = image[:, top : top + cut.height, left : left + cut.width]
@@ -185,6 +185,7 @@ def test_shrinking_is_that_of_pil_on_the_part() -> None:
     np.testing.assert_array_equal(ours[4:-4, 4:-4], np.asarray(theirs)[4:-4, ::-1][:, 4:-4])
 
 
-@given(seed=SEED)
-def test_sides_are_multiples_of_16_within_the_range(seed: int) -> None:
-    assert draw_side(ImageTask(samples=1, share=1, resolution=(32, 96), view="crop"), rng(seed)) in range(32, 97, 16)
+@pytest.mark.parametrize("step", [16, 32, 48])
+def test_sides_are_the_lowest_and_multiples_of_the_step(step: int) -> None:
+    task = ImageTask(samples=1, share=1, resolution=(32, 112), side_step=step)
+    assert {draw_side(task, rng(seed)) for seed in range(100)} == set(range(32, 113, step))

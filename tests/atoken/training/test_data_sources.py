@@ -353,3 +353,11 @@ def test_images_that_also_move_are_read_once(tmp_path: Path) -> None:
     folder = write_images(tmp_path / "folder")
     sources = open_sources({"images": [str(folder)], "videos": [f"moving:{folder}"]}, cache=None)
     assert sources.videos[0]._images is sources.images[0]  # type: ignore[attr-defined]
+
+
+def test_a_weight_makes_a_source_count_several_times(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "folder")
+    sources = open_sources({"images": [f"3x:{folder}"], "videos": [f"2x:moving:{folder}"]}, cache=None)
+    assert sources.images == (sources.images[0],) * 3
+    assert sources.videos == (sources.videos[0],) * 2
+    assert (len(sources.images[0]), len(sources.videos[0])) == (4, 4)
