@@ -9,23 +9,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from atoken.text import TextTower
 from atoken.training.data import Batch, Pack
 from atoken.training.distributed import World
 from atoken.training.terms import Aligned
 
-__all__ = ["Alignment", "ImageTower", "TextTower"]
+__all__ = ["Alignment", "ImageTower"]
 
 
 MOST_TEXTS = 2**16
 """Vectors of texts that are held on the device: 300 MB at width 1152."""
-
-
-class TextTower(Protocol):
-    """Texts to unit vectors [N, width], float32; `atoken.text` has several."""
-
-    def embed(self, texts: Sequence[str]) -> Tensor:
-        """[N, width]."""
-        ...
 
 
 class ImageTower(Protocol):

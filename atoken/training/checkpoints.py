@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from atoken.files import refusals, replacing
 from atoken.training.distributed import World
@@ -64,7 +65,8 @@ class Checkpoints:
         self.world.barrier()
         with refusals(path):
             state = _state(model, optimizer, average)
-            future = dcp.async_save(state, checkpoint_id=path, no_dist=self.world.size == 1)
+            future = async_save(state, checkpoint_id=path, process_group=self.world.files, no_dist=self.world.size == 1)
+        assert isinstance(future, Future)
         self._pending = (future, path, notes)
 
     def finish(self) -> None:
@@ -123,7 +125,7 @@ class Checkpoints:
         path = self._whole()[-1]
         state = _state(model, optimizer, average)
         try:
-            dcp.load(state, checkpoint_id=path, no_dist=self.world.size == 1)
+            load(state, checkpoint_id=path, process_group=self.world.files, no_dist=self.world.size == 1)
         except _UNREADABLE as error:
             reason = " ".join(str(_cause(error)).split())[:200]
             raise TrainingError(
@@ -151,4 +153,6 @@ def _cause(error: BaseException) -> BaseException:
     if not failures:
         return error
     inner = next(iter(failures.values()))
-    return inner[0] if isinstance(inner, tuple) else inner
+    inner = inner[0] if isinstance(inner, tuple) else inner
+    assert isinstance(inner, BaseException)
+    return inner

@@ -24,11 +24,14 @@ class World:
     Attributes:
         rank, size: 0 and 1 where there is but one process.
         device: where this rank computes.
+        files: the processes once more, for what is written while training goes on: calls of two threads on one group
+            would be taken for each other's.
     """
 
     rank: int
     size: int
     device: torch.device
+    files: dist.ProcessGroup | None = None
 
     @property
     def is_main(self) -> bool:
@@ -79,12 +82,13 @@ class World:
         """
         if self.size == 1:
             return
+        from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         policy = MixedPrecisionPolicy(
             param_dtype=torch.bfloat16 if half else None, reduce_dtype=torch.float32, cast_forward_inputs=False
         )
-        mesh = dist.init_device_mesh(self.device.type, (self.size,))
+        mesh = init_device_mesh(self.device.type, (self.size,))
         for block in blocks:
             fully_shard(block, mesh=mesh, mp_policy=policy)
         fully_shard(model, mesh=mesh)
@@ -113,8 +117,10 @@ def joined(device: str | None) -> Iterator[World]:
         torch.cuda.set_device(place)
     # Flags and small values go over the CPU, beside the device's own way.
     dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo")
+    files = dist.new_group(backend="gloo")
+    assert isinstance(files, dist.ProcessGroup)
     try:
-        yield World(dist.get_rank(), dist.get_world_size(), place)
+        yield World(dist.get_rank(), dist.get_world_size(), place, files)
     finally:
         dist.destroy_process_group()
 

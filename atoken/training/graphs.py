@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +38,7 @@ class Graphs:
         for parameter in self._parameters:
             parameter.grad = torch.zeros_like(parameter)
         self._recordings: dict[Hashable, _Recording] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     def run(self, key: Hashable, compute: Pass, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What `compute` does and gives, by way of a recording.
@@ -65,7 +66,7 @@ class Graphs:
         held = {name: value.clone() for name, value in inputs.items()}
         # What warming up adds is taken away again.
         before = [gradient.clone() for gradient in self._gradients()]
-        stream = torch.cuda.Stream()
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARMUP):

@@ -102,19 +102,19 @@ class Stages:
 
             decoder = start_gaussians(GaussianDecoderConfig(**asdict(recipe.gaussian_decoder)), seed=recipe.seed)
             trainee.tokenizer.attach_gaussians(decoder)
-        batches = self._batches(index, trainee.tokenizer.config.patch)
+        batches = self._batches(index, trainee.tokenizer.config.patch, world.rank, world.size)
         checkpoints = Checkpoints(stage_folder(self.out, index) / "checkpoints", world)
         return Trainer(self.run, index, trainee.to(world.device).train(), batches, checkpoints)
 
-    def _batches(self, index: int, patch: tuple[int, int, int]) -> Batches:
-        recipe, world = self.run.recipe, self.run.world
+    def _batches(self, index: int, patch: tuple[int, int, int], rank: int, world: int) -> Batches:
+        recipe = self.run.recipe
         return Batches(
             self.sources,
             recipe.stages[index],
             stage_index=index,
             seed=recipe.seed,
-            rank=world.rank,
-            world=world.size,
+            rank=rank,
+            world=world,
             patch=patch,
             pack_tokens=recipe.pack_tokens,
         )
@@ -162,7 +162,8 @@ class Stages:
 
     def _patches(self, patch: tuple[int, int, int]) -> list[np.ndarray]:
         """Patches of the first steps' images, as columns of pixels [n * 16, 16, 3]."""
-        batches, found, step, columns = self._batches(0, patch), 0, 0, []
+        # Every rank takes all of them: they must begin with the same weights.
+        batches, found, step, columns = self._batches(0, patch, 0, 1), 0, 0, []
         while found < BASIS_PATCHES and step < BASIS_STEPS:
             for pack in batches.batch("image_recon", step).packs:
                 columns.append(pack.values.numpy().reshape(-1, PATCH, 3))

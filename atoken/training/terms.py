@@ -97,9 +97,9 @@ def _pictures(decoder: GaussianDecoder, voxels: Tensor, tokens: SparseTokens, re
     """
     places = tokens.coords[:, 1:].long()
     raw = decoder(voxels, places, tokens.lengths)
-    total = raw.new_zeros((), dtype=torch.float32)
+    total: Tensor = torch.zeros((), device=raw.device)
     size = renders.pictures.shape[-2]
-    parts = zip(raw.split(list(tokens.lengths)), places.split(list(tokens.lengths)), strict=True)
+    parts = zip(*(torch.split(rows, list(tokens.lengths)) for rows in (raw, places)), strict=True)
     # The rasteriser needs float32 whatever the network computes in.
     with torch.autocast(raw.device.type, enabled=False):
         for (part, place), pictures, cameras in zip(parts, renders.pictures, renders.cameras, strict=True):

@@ -31,8 +31,9 @@ class Trainee(nn.Module):
     def __init__(self, tokenizer: AToken, *, log_scale: float = LOG_SCALE, bias: float = BIAS) -> None:
         super().__init__()
         self.tokenizer = tokenizer
-        self.log_scale = nn.Parameter(torch.tensor(log_scale))
-        self.bias = nn.Parameter(torch.tensor(bias))
+        # Of one number each, not scalars: those cannot be sharded.
+        self.log_scale = nn.Parameter(torch.tensor([log_scale]))
+        self.bias = nn.Parameter(torch.tensor([bias]))
 
     def forward(self, terms: Callable[..., Terms], *inputs: Any, **settings: Any) -> Terms:
         """`terms(self, ...)`: sharded weights are whole while it runs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
@@ -164,7 +164,7 @@ class Trainer:
     def _asked_to_stop(self, stop: Callable[[], bool], start: float, seconds: float) -> bool:
         return self.world.any(stop() or time.monotonic() - start >= seconds)
 
-    def _batches_ahead(self) -> Iterator[Batch]:
+    def _batches_ahead(self) -> Generator[Batch, None, None]:
         tasks = ((name, step) for step in range(self.step, self.stage.steps) for name in tasks_of(self.stage, step))
         return load_ahead(self.batches, tasks, workers=self.run_.workers, ahead=4)
 
@@ -239,14 +239,16 @@ class Trainer:
 
         def terms(tokens: SparseTokens, plan: Plan, given: Mapping[str, Tensor]) -> Terms:
             what = Aligned(given["texts"], given["positives"], given.get("teacher"))
-            return self.trainee(align, tokens, what, plan=plan, losses=self.recipe.losses)
+            found: Terms = self.trainee(align, tokens, what, plan=plan, losses=self.recipe.losses)
+            return found
 
         return self._pass(task, pack, inputs, terms)
 
     def _reconstruct(self, task: str, pack: Pack, first: int) -> Terms:
         def terms(tokens: SparseTokens, plan: Plan, given: Mapping[str, Tensor]) -> Terms:
             settings = {"plan": plan, "losses": self.recipe.losses, "perceptual": self.run_.perceptual}
-            return self.trainee(reconstruct, tokens, pack, given["noise"], **settings)
+            found: Terms = self.trainee(reconstruct, tokens, pack, given["noise"], **settings)
+            return found
 
         return self._pass(task, pack, {"noise": self._noise(pack, first)}, terms)
 
@@ -264,7 +266,7 @@ class Trainer:
                 found = terms(tokens.with_features(given["features"]), plan, given)
             loss = weigh(found, self.recipe.losses) / samples
             # Gradients are averaged over ranks: times their number, the average is the sum.
-            (loss * self.world.size).backward()
+            (loss * self.world.size).backward()  # type: ignore[no-untyped-call]
             return {"loss": loss.detach()} | {name: value.detach() / samples for name, value in found.items()}
 
         inputs = {"features": tokens.features, **inputs}
@@ -351,7 +353,7 @@ class Trainer:
             forward = torch.compile(block.forward) if self.recipe.compile else block.forward
             if self.recipe.recompute:
                 forward = partial(torch.utils.checkpoint.checkpoint, forward, use_reentrant=False)
-            block.forward = forward  # type: ignore[method-assign]
+            block.forward = forward
         self.world.shard(self.trainee, blocks, half=self.recipe.precision == "bfloat16")
 
     def _recorder(self) -> Graphs | None:

@@ -22,8 +22,8 @@ from torch.nn import functional as F
 from atoken.assets import splat
 from atoken.assets.asset import Asset
 from atoken.media import MediaError, is_video
+from atoken.text import TextTower, accuracy, class_vectors
 from atoken.tokenizer import AToken
-from atoken.training.alignment import TextTower
 from atoken.training.data import Prepared, center_crop, load_photos, load_prepared
 from atoken.training.errors import TrainingError
 
@@ -131,8 +131,6 @@ def _asset_psnr(model: AToken, asset: Prepared) -> float:
 
 
 def _top1(model: AToken, tower: TextTower, labelled: Labelled) -> float:
-    from atoken.text.zeroshot import accuracy, class_vectors
-
     classes = class_vectors(tower, labelled.names, TEMPLATES)
     vectors = []
     for start in range(0, len(labelled.pixels), 8 * BATCH):

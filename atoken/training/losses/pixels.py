@@ -31,7 +31,7 @@ def item_means(values: Tensor, lengths: Sequence[int]) -> Tensor:
     if sum(lengths) != len(values) or min(lengths, default=1) < 1:
         raise ValueError(f"items of {list(lengths)} tokens do not make a pack of {len(values)}")
     if len(set(lengths)) == 1:
-        return values.unflatten(0, (len(lengths), -1)).mean(dim=1)
+        return values.view(len(lengths), -1).mean(dim=1)
     # Checked above: torch's own check would make the host wait for the device.
     counts = torch.tensor(list(lengths), device=values.device)
     return torch.segment_reduce(values, "mean", lengths=counts, unsafe=True)
