@@ -39,7 +39,7 @@ def shared(session: nox.Session) -> None:
         session.run(sys.executable, "-m", "venv", str(ENVIRONMENT), external=True)
     pip = (str(PYTHON), "-m", "pip", "install", "--quiet", "--constraint", "constraints.txt")
     session.run(*pip, "--upgrade", "pip>=25.1", external=True)  # the first with --group
-    session.run(*pip, "--editable", ".[clips]", *(f"--group={group}" for group in GROUPS), external=True)
+    session.run(*pip, "--editable", ".[clips,text]", *(f"--group={group}" for group in GROUPS), external=True)
     # Written last, so that an interrupted installation is taken up again.
     stamp.write_text(made_from.hexdigest())
 
