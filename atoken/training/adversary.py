@@ -20,13 +20,17 @@ from atoken.training.distributed import World
 from atoken.training.errors import TrainingError
 from atoken.training.losses import PatchDiscriminator, adaptive_weight, discriminator_loss, generator_loss
 from atoken.training.losses.precision import no_autocast, widened
-from atoken.training.recipe import Recipe
+from atoken.training.recipe import Losses, Recipe
+from atoken.training.terms import weigh
 from atoken.training.trainee import Terms
 
-__all__ = ["LR", "SMALLEST", "TASK", "Adversary", "open_adversary"]
+__all__ = ["ADVERSARIAL", "LR", "SMALLEST", "TASK", "Adversary", "open_adversary"]
 
 TASK = "image_recon"
 """The task whose images are judged."""
+
+ADVERSARIAL = "adversarial"
+"""The term's name: its weight in the recipe is the share."""
 
 LR, BETAS = 1e-4, (0.5, 0.9)
 """Of the discriminator, constant (LightningDiT's VA-VAE); without weight decay AdamW is its Adam."""
@@ -42,7 +46,7 @@ _Pairs = list[tuple[Tensor, Tensor]]
 class Adversary:
     """A discriminator with its optimiser.
 
-    In every step of the trainer, for each pack `judge` and `balance`, then once `learn`.
+    In every step of the trainer, for each pack `judge` and `balanced`, then once `learn`.
 
     Attributes:
         start: steps of the stage before it begins; until then nothing is judged and nothing learned.
@@ -95,16 +99,27 @@ class Adversary:
         self._pulls.append((weight, adversarial.detach()))
         return weight * adversarial
 
+    def balanced(self, terms: Terms, losses: Losses, last_layer: Tensor) -> Terms:
+        """A pack's terms, with the adversarial one `balance`d against those of reconstruction where it is there."""
+        if ADVERSARIAL not in terms:
+            return terms
+        rebuilding = {name: value for name, value in terms.items() if name not in ("kl", ADVERSARIAL)}
+        pull = self.balance(weigh(rebuilding, losses), terms[ADVERSARIAL], last_layer)
+        return {**terms, ADVERSARIAL: pull}
+
     def learn(self) -> Terms:
         """The discriminator's step on all images judged since the last one, and what to log of it.
 
         A loss that is not finite changes nothing.
 
         Returns:
-            Scalars: `disc_loss` (hinge), `disc_real` and `disc_fake` (mean logits), `gen_loss` (minus the mean logit
-            that the tokenizer saw), `gan_weight` (the adaptive weight, mean over packs).
+            Nothing where none were judged. Else scalars: `disc_loss` (hinge), `disc_real` and `disc_fake` (mean
+            logits), `gen_loss` (minus the mean logit that the tokenizer saw), `gan_weight` (the adaptive weight, mean
+            over packs).
         """
         pairs = [pair for shown in self._shown for pair in shown]
+        if not pairs:
+            return {}
         count = sum(len(real) for real, _ in pairs)
         told = {name: torch.zeros((), device=pairs[0][0].device) for name in ("disc_loss", "disc_real", "disc_fake")}
         self.discriminator.requires_grad_(True)
@@ -137,7 +152,7 @@ class Adversary:
         set_optimizer_state_dict(self.discriminator, self.optimizer, optim_state_dict=state["optimizer"])
 
 
-def open_adversary(recipe: Recipe, stage: int, world: World, *, start: int = 0) -> Adversary | None:
+def open_adversary(recipe: Recipe, stage: int, world: World) -> Adversary | None:
     """The adversary of a stage, or None where the recipe weighs none or the stage rebuilds no images.
 
     Raises:
@@ -150,7 +165,7 @@ def open_adversary(recipe: Recipe, stage: int, world: World, *, start: int = 0) 
             f"losses.adversarial {recipe.losses.adversarial:g}: the discriminator trains on one process, not on "
             f"{world.size}; start without torchrun, or --set losses.adversarial=0"
         )
-    return Adversary(device=world.device, seed=recipe.seed, start=start)
+    return Adversary(device=world.device, seed=recipe.seed, start=recipe.losses.adversarial_start)
 
 
 def _by_size(images: Sequence[Tensor]) -> list[list[int]]:

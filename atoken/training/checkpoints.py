@@ -22,6 +22,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from atoken.files import refusals, replacing
+from atoken.training.adversary import Adversary
 from atoken.training.distributed import World
 from atoken.training.errors import TrainingError
 from atoken.training.optimizer import Average
@@ -46,7 +47,14 @@ class Checkpoints:
         self.folder, self.world = folder, world
         self._pending: tuple[Future[Any], Path, dict[str, Any]] | None = None
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average, notes: dict[str, Any]) -> None:
+    def save(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        average: Average,
+        notes: dict[str, Any],
+        adversary: Adversary | None = None,
+    ) -> None:
         """Begin to write the state after `notes["step"]` steps; training may go on at once.
 
         The one before is finished first.
@@ -64,7 +72,7 @@ class Checkpoints:
                 path.mkdir(parents=True)
         self.world.barrier()
         with refusals(path):
-            state = _state(model, optimizer, average)
+            state = _state(model, optimizer, average, adversary)
             future = async_save(state, checkpoint_id=path, process_group=self.world.files, no_dist=self.world.size == 1)
         assert isinstance(future, Future)
         self._pending = (future, path, notes)
@@ -116,14 +124,20 @@ class Checkpoints:
             ) from None
         return notes
 
-    def load(self, model: nn.Module, optimizer: torch.optim.Optimizer, average: Average) -> None:
+    def load(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        average: Average,
+        adversary: Adversary | None = None,
+    ) -> None:
         """Put the newest whole checkpoint into what is there, however many ranks wrote it.
 
         Raises:
             TrainingError: its files are broken or of another model.
         """
         path = self._whole()[-1]
-        state = _state(model, optimizer, average)
+        state = _state(model, optimizer, average, adversary)
         try:
             load(state, checkpoint_id=path, process_group=self.world.files, no_dist=self.world.size == 1)
         except _UNREADABLE as error:
@@ -134,17 +148,20 @@ class Checkpoints:
         model.load_state_dict(state["model"])
         set_optimizer_state_dict(model, optimizer, optim_state_dict=state["optimizer"])
         average.load(state["average"])
+        if adversary is not None:
+            adversary.load_state_dict(state["adversary"])
 
     def _whole(self) -> list[Path]:
         return sorted(path for path in self.folder.glob("step-*") if (path / COMPLETE).is_file())
 
 
-def _state(model: nn.Module, optimizer: torch.optim.Optimizer, average: Average) -> _State:
-    return {
+def _state(model: nn.Module, optimizer: torch.optim.Optimizer, average: Average, adversary: Adversary | None) -> _State:
+    state: _State = {
         "model": model.state_dict(),
         "optimizer": dict(get_optimizer_state_dict(model, optimizer)),
         "average": dict(average.values),
     }
+    return state if adversary is None else state | {"adversary": adversary.state_dict()}
 
 
 def _cause(error: BaseException) -> BaseException:

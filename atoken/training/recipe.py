@@ -263,6 +263,7 @@ class Losses:
             assets do.
         directions, temperature: of the distillation.
         adversarial: of the PatchGAN baseline of Fig. 4a; 0 in every recipe but its ablation's.
+        adversarial_start: steps of a stage before its discriminator begins; LightningDiT waits 5,000.
     """
 
     reconstruction: float = 0.2
@@ -279,10 +280,12 @@ class Losses:
     directions: Directions = "image-to-text"
     temperature: float = 2.0
     adversarial: float = 0.0
+    adversarial_start: int = 5000
 
     def __post_init__(self) -> None:
         _is_choice("losses.gram_form", self.gram_form, GramForm)
         _is_choice("losses.directions", self.directions, Directions)
+        demand(self.adversarial_start >= 0, "losses.adversarial_start", self.adversarial_start, "0 or more")
         demand(self.temperature > 0, "losses.temperature", self.temperature, "positive")
         for name in _WEIGHTS:
             value = getattr(self, name)

@@ -23,6 +23,7 @@ from atoken.training.recipe import Losses
 from atoken.training.trainee import Terms, Trainee
 
 if TYPE_CHECKING:
+    from atoken.training.adversary import Adversary
     from atoken.training.data import Pack, Renders
     from atoken.training.perceptual import Perceptual
 
@@ -53,8 +54,9 @@ def reconstruct(
     plan: Plan,
     losses: Losses,
     perceptual: Perceptual | None = None,
+    adversary: Adversary | None = None,
 ) -> Terms:
-    """Terms of reconstruction; of images also perceptual ones, of assets those of their pictures.
+    """Terms of reconstruction; of images also perceptual and adversarial ones, of assets those of their pictures.
 
     Args:
         tokens: pixel tokens of the pack, on the model's device.
@@ -83,10 +85,13 @@ def reconstruct(
         terms["l1"] = l1(rebuilt[:, :shown], target, tokens.lengths).sum()
     if losses.log_mse:
         terms["log_mse"] = (item_mse(rebuilt[:, :shown], target, tokens.lengths) + MSE_FLOOR).log().sum()
-    if perceptual is not None and pack.items[0].kind == "image":
-        patch = model.config.patch
-        originals, copies = (unpack_pixels(t, patch) for t in (tokens, tokens.with_features(rebuilt)))
-        terms |= perceptual([clip[0] for clip in originals], [clip[0] for clip in copies])
+    if pack.items[0].kind == "image" and (perceptual is not None or adversary is not None):
+        both = (unpack_pixels(t, model.config.patch) for t in (tokens, tokens.with_features(rebuilt)))
+        originals, copies = ([clip[0] for clip in clips] for clips in both)
+        if perceptual is not None:
+            terms |= perceptual(originals, copies)
+        if adversary is not None:
+            terms["adversarial"] = adversary.judge(originals, copies)
     return terms
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from atoken.network import Plan
 from atoken.tokens import SparseTokens
+from atoken.training.adversary import open_adversary
 from atoken.training.alignment import Alignment
 from atoken.training.checkpoints import Checkpoints
 from atoken.training.data import Batch, Batches, Pack, load_ahead
@@ -102,6 +103,7 @@ class Trainer:
         self._freeze_unused()
         self._prepare_blocks()
         self.optimizer = build_optimizer(trainee, self.recipe.optimizer)
+        self.adversary = open_adversary(self.recipe, stage, self.world)
         self._plans: dict[Hashable, Plan] = {}
         self._graphs = self._recorder()
         self.average = Average(trainee, self.recipe.optimizer.ema)
@@ -155,7 +157,7 @@ class Trainer:
             "recipe": self.recipe.to_dict(),
             "data": self.batches.fingerprint,
         }
-        self.checkpoints.save(self.trainee, self.optimizer, self.average, notes)
+        self.checkpoints.save(self.trainee, self.optimizer, self.average, notes, self.adversary)
 
     def averaged(self) -> dict[str, Tensor]:
         """The averaged weights, whole, under the trainee's names, with what is not trained. Every rank must ask."""
@@ -230,6 +232,8 @@ class Trainer:
             meter.samples += len(pack.ids)
             meter.tokens += sum(pack.lengths)
             meter.flops += step_flops(self.trainee.tokenizer, pack, recompute=self.recipe.recompute)
+        if self.adversary is not None:
+            sums |= self.adversary.learn()
         return {f"{batch.task}/{name}": value for name, value in sums.items()}
 
     def _align(self, task: str, pack: Pack, aligned: Aligned) -> Terms:
@@ -246,7 +250,13 @@ class Trainer:
 
     def _reconstruct(self, task: str, pack: Pack, first: int) -> Terms:
         def terms(tokens: SparseTokens, plan: Plan, given: Mapping[str, Tensor]) -> Terms:
-            settings = {"plan": plan, "losses": self.recipe.losses, "perceptual": self.run_.perceptual}
+            judge = self.adversary if self.adversary is not None and self.adversary.active(self.step) else None
+            settings = {
+                "plan": plan,
+                "losses": self.recipe.losses,
+                "perceptual": self.run_.perceptual,
+                "adversary": judge,
+            }
             found: Terms = self.trainee(reconstruct, tokens, pack, given["noise"], **settings)
             return found
 
@@ -264,13 +274,17 @@ class Trainer:
         def compute(given: Mapping[str, Tensor]) -> Terms:
             with self._precision():
                 found = terms(tokens.with_features(given["features"]), plan, given)
+            if self.adversary is not None:
+                found = self.adversary.balanced(
+                    found, self.recipe.losses, self.trainee.tokenizer.decoder.out_layer.weight
+                )
             loss = weigh(found, self.recipe.losses) / samples
             # Gradients are averaged over ranks: times their number, the average is the sum.
             (loss * self.world.size).backward()  # type: ignore[no-untyped-call]
             return {"loss": loss.detach()} | {name: value.detach() / samples for name, value in found.items()}
 
         inputs = {"features": tokens.features, **inputs}
-        if self._graphs is None or key is None:
+        if self._graphs is None or key is None or self.adversary is not None:
             return compute(inputs)
         return self._graphs.run(key, compute, inputs)
 
@@ -379,7 +393,7 @@ class Trainer:
             raise TrainingError(
                 f"{self.checkpoints.folder}: holds a run on other data; give the same, or another folder"
             )
-        self.checkpoints.load(self.trainee, self.optimizer, self.average)
+        self.checkpoints.load(self.trainee, self.optimizer, self.average, self.adversary)
         self.step, self.skipped, self.replaced = notes["step"], notes["skipped"], notes["replaced"]
 
     def _deciding(self, recipe: dict[str, Any]) -> dict[str, Any]:

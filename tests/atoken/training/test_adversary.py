@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,12 @@ from torch import Tensor, nn
 from atoken.training.adversary import LR, SMALLEST, Adversary, open_adversary
 from atoken.training.distributed import World
 from atoken.training.errors import TrainingError
+from atoken.training.logs import LOG
 from atoken.training.losses import PatchDiscriminator
+from atoken.training.recipe import Losses, Recipe
 from atoken.training.recipe_files import load_recipe
+from atoken.training.session import Inputs, run_session
+from atoken.training.terms import weigh
 
 CPU = torch.device("cpu")
 
@@ -141,11 +146,68 @@ def test_it_is_opened_where_a_recipe_weighs_it_and_images_are_rebuilt() -> None:
     nano = load_recipe("nano")
     one, two = (World(0, size, CPU) for size in (1, 2))
     assert open_adversary(nano, 0, one) is None
-    weighed = replace(nano, losses=replace(nano.losses, adversarial=0.5))
-    opened = open_adversary(weighed, 0, one, start=7)
+    weighed = replace(nano, losses=replace(nano.losses, adversarial=0.5, adversarial_start=7))
+    opened = open_adversary(weighed, 0, one)
     assert opened is not None
     assert opened.start == 7
     with pytest.raises(TrainingError, match=r"losses\.adversarial 0\.5: .* one process, not on 2; .*without torchrun"):
         open_adversary(weighed, 0, two)
     video = replace(weighed.stages[1], tasks={"video_recon": weighed.stages[1].tasks["video_recon"]})
     assert open_adversary(replace(weighed, stages=(video,)), 0, two) is None
+
+
+def test_the_terms_of_a_pack_are_balanced_without_kl() -> None:
+    adversary, painter, images = Adversary(device=CPU), Painter(), pictures(0, (32, 32), (32, 32))
+    copies = painter(images)
+    l1 = torch.stack([(a - b).abs().mean() for a, b in zip(images, copies, strict=True)]).sum()
+    losses = Losses(lpips=0, gram=0, clip=0, reconstruction=0.2, adversarial=0.5)
+    terms = {"l1": l1, "kl": 1e6 * painter.last.weight.sum(), "adversarial": adversary.judge(images, copies)}
+    made = adversary.balanced(terms, losses, painter.last.weight)
+    assert made["l1"] is l1
+    given = torch.autograd.grad(made["adversarial"], painter.last.weight, retain_graph=True)[0]
+    wanted = torch.autograd.grad(l1, painter.last.weight, retain_graph=True)[0]
+    assert given.norm().item() == pytest.approx(0.2 * wanted.norm().item(), rel=0.05)
+    assert weigh(made, losses).item() == pytest.approx(
+        (0.2 * l1 + 1e-8 * made["kl"] + 0.5 * made["adversarial"]).item(), rel=1e-5
+    )
+    without = {"l1": l1}
+    assert adversary.balanced(without, losses, painter.last.weight) is without
+
+
+def test_without_images_it_learns_nothing() -> None:
+    assert Adversary(device=CPU).learn() == {}
+
+
+# In the trainer.
+
+
+def lines(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+
+
+def train(recipe: Recipe, folder: Path, out: Path, steps: int | None = None) -> None:
+    calls = iter(range(10**6))
+    stop = (lambda: False) if steps is None else (lambda: next(calls) == steps)
+    inputs = Inputs(data={"images": [str(folder)]}, val={}, out=out, cache=out / "cache", workers=0)
+    run_session(recipe, range(1), inputs, device="cpu", stop=stop, say=lambda _: None)
+
+
+def test_a_training_is_judged_from_its_start_step_and_goes_on_where_it_stopped(
+    make_recipe: Callable[..., Recipe], folder: Path, tmp_path: Path
+) -> None:
+    base = make_recipe(7)
+    recipe = replace(base, losses=replace(base.losses, adversarial=0.5, adversarial_start=2))
+    train(recipe, folder, tmp_path / "whole")
+    train(recipe, folder, tmp_path / "cut", steps=4)
+    train(recipe, folder, tmp_path / "cut")
+    whole, cut = lines(tmp_path / "whole"), lines(tmp_path / "cut")
+    judged = [name for name in whole[-1] if "disc" in name or "gan" in name or name.endswith("adversarial")]
+    assert len(judged) == 5
+    assert [all(name in line for name in judged) for line in whole] == [False] * 2 + [True] * 5
+    for one, other in zip(whole, cut, strict=True):
+        assert {k: v for k, v in one.items() if "/" in k} == {k: v for k, v in other.items() if "/" in k}
+    # It pulls: what it has not judged yet is as without it, then no more.
+    train(base, folder, tmp_path / "plain")
+    plain = lines(tmp_path / "plain")
+    same = [one["image_recon/l1"] == other["image_recon/l1"] for one, other in zip(whole, plain, strict=True)]
+    assert same == [True] * 3 + [False] * 4
