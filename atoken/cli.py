@@ -36,6 +36,7 @@ from atoken.cli_options import (
     space_tiles,
 )
 from atoken.errors import ATokenError
+from atoken.prepare_command import prepare
 from atoken.training.cli import train
 
 __all__ = ["app", "main"]
@@ -225,6 +226,7 @@ def convert(
     typer.echo(f"wrote {inspection.convert(checkpoint, output, preset, dtype.value if dtype else None, gaussians)}")
 
 
+app.command()(prepare)
 app.command()(train)
 
 
