@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # a plan is made of shapes alone, without torch
     from atoken.training.data import Pack
 
 __all__ = [
+    "PEAKS",
     "Flops",
     "Load",
     "VoxelLoad",
@@ -36,6 +37,10 @@ __all__ = [
     "segments_of",
     "step_flops",
 ]
+
+
+PEAKS = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12}
+"""FLOP/s in dense bfloat16 of devices by a part of their name, from NVIDIA's data sheets (SXM)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from atoken.training.checkpoints import Checkpoints
 from atoken.training.data import Batch, Batches, Pack, load_ahead
 from atoken.training.distributed import World, full_state
 from atoken.training.errors import TrainingError
-from atoken.training.flops import step_flops
+from atoken.training.flops import PEAKS, step_flops
 from atoken.training.graphs import Graphs
 from atoken.training.logs import Log
 from atoken.training.noise import normal_noise
@@ -231,7 +231,7 @@ class Trainer:
             first += len(pack.ids)
             meter.samples += len(pack.ids)
             meter.tokens += sum(pack.lengths)
-            meter.flops += step_flops(self.trainee.tokenizer, pack, recompute=self.recipe.recompute)
+            meter.flops += step_flops(self.trainee.tokenizer, pack, recompute=False)
         if self.adversary is not None:
             sums |= self.adversary.learn()
         return {f"{batch.task}/{name}": value for name, value in sums.items()}
@@ -331,6 +331,8 @@ class Trainer:
         }
         if self.world.device.type == "cuda":
             told["memory_gib"] = torch.cuda.max_memory_allocated(self.world.device) / 2**30
+            name = torch.cuda.get_device_name(self.world.device)
+            told |= {"mfu": meter.flops / elapsed / peak for part, peak in PEAKS.items() if part in name}
         return told
 
     def _validate(self) -> None:

@@ -33,14 +33,11 @@ from atoken.config import PRESETS, preset
 from atoken.patches import pack_pixels
 from atoken.tokenizer import AToken
 from atoken.tokens import SparseTokens
-from atoken.training.flops import Load, reconstruct_flops, segments_of
+from atoken.training.flops import PEAKS, Load, reconstruct_flops, segments_of
 from atoken.training.memory import activations, parameters, states
 from atoken.training.optimizer import Average, build_optimizer
 from atoken.training.recipe import Optimizer
 from atoken.training.trainee import Trainee
-
-PEAKS = {"H100": 989.4e12, "H200": 989.4e12}
-"""FLOP/s in dense bfloat16, by NVIDIA's data sheets (SXM)."""
 
 MODES = ("eager", "compiled", "recompute")
 PARTS = ("forward", "backward", "update")
