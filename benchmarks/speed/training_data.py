@@ -28,6 +28,7 @@ from atoken.assets.cameras import hammersley_views
 from atoken.training.data import Batches, Sources, open_sources
 from atoken.training.data.batches import modality_of
 from atoken.training.data.prepared import Prepared, store_prepared
+from atoken.training.errors import TrainingError
 from atoken.training.recipe import Stage
 from atoken.training.recipe_files import load_recipe
 
@@ -73,7 +74,10 @@ def timed(sources: Sources, stage: Stage, modality: str, pack_tokens: int, steps
     )
     found = {}
     for name, task in tasks.items():
-        batches.batch(name, steps)  # imports, first reads
+        try:
+            batches.batch(name, steps)  # imports, first reads
+        except TrainingError:
+            continue  # all of its images are too small for the task
         begun = time.process_time()
         for step in range(steps):
             batches.batch(name, step)
