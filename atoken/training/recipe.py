@@ -117,7 +117,7 @@ class VideoTask(ImageTask):
     Attributes:
         frames: fewest and most frames of a sample, multiples of 4.
         strides: ranges of frame strides; one of them is drawn, then a stride of it (paper 3.4: 1-3 or 4-12).
-            Empty where `fps` rules.
+            A clip that is too short for it is sampled at a smaller one. Empty where `fps` rules.
         fps: frames a second instead, as many of them as there are, up to the most (understanding: 1, up to 64).
     """
 

@@ -332,7 +332,9 @@ class Trainer:
         if self.world.device.type == "cuda":
             told["memory_gib"] = torch.cuda.max_memory_allocated(self.world.device) / 2**30
             name = torch.cuda.get_device_name(self.world.device)
-            told |= {"mfu": meter.flops / elapsed / peak for part, peak in PEAKS.items() if part in name}
+            peak = next((peak for part, peak in PEAKS.items() if part in name), None)
+            if peak is not None:
+                told["mfu"] = meter.flops / elapsed / peak
         return told
 
     def _validate(self) -> None:

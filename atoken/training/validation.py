@@ -167,7 +167,8 @@ def load_validation(given: Mapping[str, Sequence[str]], say: Callable[[str], Non
 
 
 def _prepared(folder: Path) -> list[Path]:
-    found = sorted(folder.glob("*.npz"))
+    # Not what a killed `atoken prepare` left half written.
+    found = sorted(path for path in folder.glob("*.npz") if not path.name.startswith("."))
     if not found:
         raise TrainingError(f"{folder}: no prepared asset (.npz) in it; make them with atoken prepare")
     return found
