@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from atoken.errors import ATokenError
+from atoken.training.data.moving import moving_clip
 from atoken.video import open_video
 from harness.data import open_clips
 from harness.data.base import Clip, ClipShape, SampleError
@@ -34,7 +35,6 @@ from harness.errors import BenchError
 from harness.tokenizers.clip_blocks import regrouped
 from harness.tokenizers.codecs import spread
 from harness.tokenizers.fit_pca import PATCH, SHIPPED_COMPONENTS, Basis, Moments, dct_axis, photographs, save
-from atoken.training.data.moving import moving_clip
 
 FRAMES = 4
 CHANNELS = FRAMES * PATCH * PATCH * 3

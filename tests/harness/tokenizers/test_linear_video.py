@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage import data
 
+from atoken.training.data.moving import moving_clip
 from atoken.video import write_video
 from harness.data.base import ClipShape
 from harness.errors import BenchError
 from harness.tokenizers import fit_pca, fit_pca3d
 from harness.tokenizers.fit_pca3d import Material
 from harness.tokenizers.linear_video import SHIPPED, LinearVideo, create_dct3d, create_pca3d
-from atoken.training.data.moving import moving_clip
 
 Factory = Callable[[str | None], LinearVideo]
 
