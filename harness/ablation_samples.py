@@ -18,8 +18,10 @@ __all__ = ["Material", "material"]
 
 PHOTOGRAPHS, FURNITURE = "photographs", "furniture"
 TRAIN, HELD_OUT, LIST = "train", "held-out", "held-out.txt"
-PREPARED = "prepared"
-"""Folder of the assets to train on, as ``atoken prepare`` makes them."""
+PREPARED, LARGE = "prepared", "prepared-large"
+"""Folders of assets as ``atoken prepare`` makes them: those to train on, and those of too many voxels for that."""
+MOST_VOXELS = 8_000
+"""Of an asset to train on: attention over more takes a CPU half a minute a step."""
 VIEWS, SIZE = 24, 256
 """Views that an asset's voxels come from, as the protocol ``preview`` has them, by which it is measured."""
 
@@ -73,9 +75,13 @@ def material(
             made.notes["videos"] = "trained on clips made of those photographs in motion"
         made.val["videos"] = _clips()
     if "assets" in kinds and "assets" not in given:
-        made.data["assets"] = [str(_furniture(place / FURNITURE, say))]
+        folder = _furniture(place / FURNITURE, say)
+        made.data["assets"] = [str(folder)]
         made.only["asset"] = place / FURNITURE / LIST
-        made.notes["assets"] = "trained on every second sample asset, measured on the others"
+        count = len(list(folder.glob("*.npz")))
+        made.notes["assets"] = (
+            f"trained on {count} of the sample assets, measured on {len(_ids(made.only['asset']))} others"
+        )
     return made
 
 
@@ -94,18 +100,29 @@ def _furniture(folder: Path, say: Callable[[str], None]) -> Path:
     from atoken.assets.mesh_to_asset import Recipe
     from atoken.training.data.mesh_listing import list_meshes
     from atoken.training.data.prepare import Preparation, prepare
+    from atoken.training.data.prepared import load_prepared
 
     open_dataset("asset", "samples", None)
     store = ZipStore(asset_samples.ARCHIVE)
     members = {model.id: [n for n in store.names() if n.startswith(f"{model.id}/")] for model in asset_samples.MODELS}
     _lay_out(folder, store, list(members.items()))
     preparation = Preparation(recipe=Recipe(views=VIEWS, size=SIZE))
+    places = (folder / PREPARED, folder / LARGE)
     meshes = list_meshes(folder / TRAIN)
-    if missing := [mesh for mesh in meshes if not (folder / PREPARED / f"{mesh.name}.npz").is_file()]:
+    missing = [mesh for mesh in meshes if not any((place / f"{mesh.name}.npz").is_file() for place in places)]
+    if missing:
         say(f"prepares {len(missing)} sample assets to train on")
     for mesh in missing:
-        prepare(mesh, folder / PREPARED / f"{mesh.name}.npz", preparation)
+        path = folder / LARGE / f"{mesh.name}.npz"
+        prepare(mesh, path, preparation)
+        if len(load_prepared(path).coords) <= MOST_VOXELS:
+            make_folder(folder / PREPARED)
+            path.rename(folder / PREPARED / path.name)
     return folder / PREPARED
+
+
+def _ids(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").split()
 
 
 def _lay_out(folder: Path, store: Store, entries: Sequence[tuple[str, Sequence[str]]]) -> None:

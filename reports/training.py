@@ -181,7 +181,10 @@ def _recipe(path: Path) -> dict[str, Any]:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     found = []
-    texts = path.read_text(encoding="utf-8").splitlines()
+    try:
+        texts = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchError(f"{path}: cannot be read ({error}); remove the folder or train again") from None
     for place, text in enumerate(texts, start=1):
         try:
             line = json.loads(text)

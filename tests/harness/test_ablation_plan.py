@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -176,22 +177,31 @@ def test_what_the_user_gives_leaves_all_samples_to_be_measured(tmp_path: Path) -
     assert material({"images": ["mine"], "videos": ["clips"]}, ("images",), tmp_path).data == {"images": ["mine"]}
 
 
-def test_assets_are_prepared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_assets_are_prepared_once_and_trained_on_where_they_are_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepared: list[str] = []
 
     def fake(mesh: object, path: Path, _: object) -> None:
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"x")
-        prepared.append(path.name)
+        path.write_bytes(b"x" * len(prepared))
+        prepared.append(path.stem)
 
     monkeypatch.setattr("atoken.training.data.prepare.prepare", fake)
+    monkeypatch.setattr(
+        "atoken.training.data.prepared.load_prepared",
+        lambda path: SimpleNamespace(coords=range(1000 * path.stat().st_size)),
+    )
     said: list[str] = []
     made = material({}, ("assets",), tmp_path, said.append)
     listed = set(made.only["asset"].read_text().split())
     every = {sample.id for sample in open_dataset("asset", "samples", None).samples}
     assert listed < every
     assert len(prepared) == len(every) - len(listed) == 12
-    assert not {name.removesuffix(".npz") for name in prepared} & {id_.replace("/", "_") for id_ in listed}
+    assert not set(prepared) & {id_.replace("/", "_") for id_ in listed}
+    (folder,) = made.data["assets"]
+    assert {path.stem for path in Path(folder).iterdir()} == set(prepared[:9])  # of 0 to 8,000 voxels
+    assert made.notes["assets"] == "trained on 9 of the sample assets, measured on 12 others"
     assert said == ["prepares 12 sample assets to train on"]
     material({}, ("assets",), tmp_path, said.append)
     assert len(prepared) == 12

@@ -110,6 +110,9 @@ def test_an_unfinished_last_line_is_left_out_and_a_broken_one_named(tmp_path: Pa
     log.write_text("{}\n" + whole)
     with pytest.raises(BenchError, match=r"log\.jsonl: line 1 is no line of a training's log"):
         read_studies(tmp_path)
+    log.write_bytes(b"\xff\xfe")
+    with pytest.raises(BenchError, match=r"log\.jsonl: cannot be read"):
+        read_studies(tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, "no: stages", "[1]", "stages: {a: {steps: many}}", "{"])
