@@ -213,6 +213,22 @@ def report(
     write_report(runs, out, format_.split(","), typer.echo)
 
 
+@app.command()
+@_reported
+def compare(
+    run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Folder of a run that has its record.")],
+    run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Folder of the run to compare it with.")],
+    format_: Annotated[str, typer.Option("--format", metavar="table|json", help="How to print it.")] = "table",
+) -> None:
+    """Compare two runs sample by sample: mean difference, interval, p-value, effect size, who wins how often.
+
+    Refuses runs whose experiment, protocol or samples differ.
+    """
+    from reports.compare import show
+
+    show(run_a, run_b, format_)
+
+
 @audit.command()
 @_reported
 def golden(
