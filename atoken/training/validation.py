@@ -23,6 +23,7 @@ from atoken.assets import splat
 from atoken.assets.asset import Asset
 from atoken.media import MediaError, is_video
 from atoken.text import TextTower, accuracy, class_vectors
+from atoken.text.prompts import class_name
 from atoken.tokenizer import AToken
 from atoken.training.data import Prepared, center_crop, load_photos, load_prepared
 from atoken.training.errors import TrainingError
@@ -211,4 +212,4 @@ def _labelled(path: Path) -> Labelled:
         np.asarray(Image.open(io.BytesIO(blob)).convert("RGB").resize(side, Image.Resampling.BICUBIC)) for blob in blobs
     ]
     labels = torch.tensor([place[label] for label in rows["label"]])
-    return Labelled(np.stack(pixels), labels, tuple(names.values()))
+    return Labelled(np.stack(pixels), labels, tuple(map(class_name, names.values())))

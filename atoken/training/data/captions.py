@@ -12,7 +12,7 @@ import numpy as np
 
 from atoken.training.errors import TrainingError
 
-__all__ = ["CAPTION_FILES", "HOW", "Captions", "chosen", "class_sentences", "listed_captions", "parse_captions"]
+__all__ = ["CAPTION_FILES", "HOW", "Captions", "chosen", "listed_captions", "parse_captions"]
 
 CAPTION_FILES = ("captions.csv", "captions.jsonl")
 
@@ -24,16 +24,6 @@ HOW = (
 
 Captions = Mapping[str, tuple[str, ...]]
 """Of a file's path below its folder, one or several."""
-
-_TEMPLATES = (
-    "{}",
-    "a photo of {}",
-    "a picture of {}",
-    "an image of {}",
-    "a close-up photo of {}",
-    "a photo of {}, as one sees it",
-)
-"""Our own few; none is of a published set, so that evaluating with such a set is not training on it."""
 
 
 def parse_captions(text: str, name: str) -> Captions:
@@ -99,11 +89,6 @@ def listed_captions(folder: Path, read: Callable[[str], bytes | None] | None = N
 def chosen(captions: tuple[str, ...], rng: np.random.Generator) -> str | None:
     """One of several, drawn; None of none."""
     return captions[int(rng.integers(len(captions)))] if captions else None
-
-
-def class_sentences(name: str) -> tuple[str, ...]:
-    """Sentences with a class's name in them."""
-    return tuple(template.format(_clean(name.replace("_", " "))) for template in _TEMPLATES)
 
 
 def _clean(text: str) -> str:

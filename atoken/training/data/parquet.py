@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from atoken.training.data.captions import chosen, class_sentences
+from atoken.text.prompts import sentences
+from atoken.training.data.captions import chosen
 from atoken.training.data.images import decode
 from atoken.training.data.source import ImageSource, SampleError, fingerprint_of
 from atoken.training.errors import TrainingError
@@ -94,7 +95,7 @@ class ParquetImages(ImageSource):
     def _sentences(self, words: object) -> tuple[str, ...]:
         if not isinstance(words, str) or not words.strip():
             return ()
-        return class_sentences(words) if self._words == "class_name" else (" ".join(words.split()),)
+        return tuple(sentences(words)) if self._words == "class_name" else (" ".join(words.split()),)
 
     def _place(self, index: int) -> tuple[int, int]:
         """Row group and row in it."""
