@@ -59,15 +59,16 @@ def render_views(
     """Draw Gaussians as cameras see them.
 
     Three renderers draw the same picture:
-    - "compiled", on the processor and without gradients, the fastest there;
-    - "torch", anywhere and with gradients; differs from the first by rounding alone (1e-5);
+    - "compiled", on the processor, with gradients in float32; the fastest there;
+    - "torch", anywhere, in float64 too; differs from the first by rounding alone (1e-5);
     - "gsplat", on CUDA and with gradients, the fastest there, where that package is installed with its CUDA code. It
       cuts at other borders, so that pixels differ by up to 0.05 and by less than 1e-3 in the mean: `splat_gsplat`
       tells how.
 
-    "auto" takes gsplat on CUDA where it can be used, else torch; on the processor torch where gradients are wanted (a
-    part of `gaussians` requires them and autograd is on), else compiled code. Name one where pictures of two machines
-    are compared: what "auto" takes depends on what is installed. `renderer_for` tells it.
+    "auto" takes gsplat on CUDA where it can be used, else torch; on the processor compiled code, but torch where
+    gradients are wanted in float64 (a part of `gaussians` requires them and autograd is on). Name one where pictures of
+    two machines are compared: what "auto" takes depends on what is installed. `renderer_for` tells it. Gradients are
+    the first derivatives alone; those of "compiled" and "torch" are the same bits each time.
 
     Args:
         gaussians: any number, none too.
@@ -111,6 +112,8 @@ def render_views(
         return splat_torch.blend([project(gaussians, view) for view in views], height, width)
     from atoken.assets import splat_numba
 
+    if _followed(gaussians):
+        return torch.stack([splat_numba.blend_followed(project(gaussians, view), height, width) for view in views])
     return torch.stack([splat_numba.blend(project_arrays(gaussians, view), height, width) for view in views])
 
 
@@ -120,11 +123,12 @@ def renderer_for(gaussians: Gaussians, renderer: Renderer = "auto") -> Renderer:
     Raises:
         InputError: an unknown renderer, or one that cannot draw where the Gaussians are or give their gradients.
     """
-    cuda, followed = gaussians.means.is_cuda, torch.is_grad_enabled() and gaussians.requires_grad
+    cuda = gaussians.means.is_cuda
+    precise = _followed(gaussians) and gaussians.means.dtype != torch.float32
     if renderer == "auto":
         if cuda:
             return "gsplat" if splat_gsplat.missing() is None else "torch"
-        return "torch" if followed else "compiled"
+        return "torch" if precise else "compiled"
     if renderer not in get_args(Renderer):
         raise InputError(f"Gaussians are drawn by {', '.join(get_args(Renderer))}, not {renderer!r}")
     device = gaussians.means.device
@@ -133,10 +137,17 @@ def renderer_for(gaussians: Gaussians, renderer: Renderer = "auto") -> Renderer:
             raise InputError(f'gsplat draws on CUDA alone, and the Gaussians are on {device}; use renderer="torch"')
         if reason := splat_gsplat.missing():
             raise InputError(f'{reason}; pip install gsplat, or use renderer="torch"')
-    if renderer == "compiled" and (cuda or followed):
-        why = f"the Gaussians are on {device}" if cuda else "gradients are wanted of the Gaussians"
-        raise InputError(f'compiled code draws on the processor without gradients, and {why}; use renderer="torch"')
+    if renderer == "compiled" and (cuda or precise):
+        why = f"are on {device}" if cuda else f"are {gaussians.means.dtype} and want gradients"
+        raise InputError(
+            f"compiled code draws on the processor, with gradients in float32, and the Gaussians {why}; "
+            'use renderer="torch"'
+        )
     return renderer
+
+
+def _followed(gaussians: Gaussians) -> bool:
+    return torch.is_grad_enabled() and gaussians.requires_grad
 
 
 def over(picture: Tensor, background: Sequence[float] | Tensor) -> Tensor:

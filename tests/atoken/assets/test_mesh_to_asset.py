@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from atoken.assets.asset import Asset
+from atoken.assets.cameras import hammersley_views
 from atoken.assets.mesh import load_mesh
 from atoken.assets.mesh_to_asset import Recipe, voxelise
+from atoken.assets.render import RenderSettings, render_views
 from atoken.assets.sources import AssetError
 from atoken.errors import InputError
 from tests.atoken.assets.models import Gltf, cube_obj, write_square_obj
@@ -48,6 +51,18 @@ def test_each_part_of_the_recipe_counts(tmp_path: Path) -> None:
     for change in [*others, {"occupancy": "mesh"}]:
         other = voxelise(mesh, Recipe(**{"views": 6, "size": 64} | change))
         assert other.features.shape != plain.features.shape or (other.features != plain.features).any(), change
+
+
+def test_views_of_another_renderer_take_the_place_of_ours(tmp_path: Path) -> None:
+    mesh, recipe = load_mesh(write_square_obj(tmp_path)), Recipe(views=6, size=64)
+    ours = render_views(mesh, hammersley_views(6, mostly_above=True), RenderSettings(height=64, width=64))
+    plain, same = voxelise(mesh, recipe), voxelise(mesh, recipe, views=ours)
+    assert np.array_equal(plain.features, same.features)
+    assert np.array_equal(plain.coords, same.coords)
+    grey = replace(ours, colours=np.where(ours.colours[..., 3:] > 0, np.uint8(255), ours.colours))
+    white = voxelise(mesh, recipe, views=grey)
+    assert np.array_equal(plain.coords, white.coords)
+    assert white.features.mean() > plain.features.mean()
 
 
 def test_views_are_told_as_they_are_drawn(tmp_path: Path) -> None:
