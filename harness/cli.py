@@ -24,7 +24,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-audit = typer.Typer(help="Check the numerics of this installation.", no_args_is_help=True, rich_markup_mode=None)
+audit = typer.Typer(
+    help="Check this installation's numerics, and the paper's tables.", no_args_is_help=True, rich_markup_mode=None
+)
 data = typer.Typer(help="Check a dataset before a run.", no_args_is_help=True, rich_markup_mode=None)
 weights = typer.Typer(help="The trunk weights of metrics.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(audit, name="audit")
@@ -243,6 +245,19 @@ def golden(
     from harness.golden import audit_golden
 
     raise typer.Exit(audit_golden(folder, resolve(device), dtype, typer.echo))
+
+
+@audit.command("paper")
+@_reported
+def audit_paper() -> None:
+    """Lay the paper's tables beside each other and print each contradiction in a line; exit 0 with or without.
+
+    Rules: the same system, dataset and metric agree in two tables; bold is best; totals are what their parts give;
+    recall rises with k; one system has one name. What only reading can find stands behind, marked `read`.
+    """
+    from reports.paper_audit import audit as audit_tables
+
+    audit_tables(typer.echo)
 
 
 @data.command()
