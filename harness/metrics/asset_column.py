@@ -87,7 +87,7 @@ class Count(MeanColumn, AssetMetric):
 
     def __init__(self, *, name: str, resamples: int, of: Literal["tokens", "voxels", "gaussians"]) -> None:
         super().__init__(name, resamples, parameters={}, undefined=f"the tokenizer makes no {of}")
-        self.of = of
+        self.of = self.unit = of
 
     def start(self) -> AssetMeter:
         return _CountMeter(self)

@@ -194,9 +194,11 @@ ASSET_METRICS: Mapping[str, Family] = MappingProxyType(
             title="share of the pixels that the original covers by half or more, mean over views, then over assets",
             higher_is_better=True,
         ),
-        "tokens": Family(title="tokens of an asset, mean over assets", higher_is_better=False),
-        "voxels": Family(title="occupied voxels of an asset, mean over assets", higher_is_better=False),
-        "gaussians": Family(title="Gaussians of a reconstruction, mean over assets", higher_is_better=False),
+        "tokens": Family(title="tokens of an asset, mean over assets", higher_is_better=False, unit="tokens"),
+        "voxels": Family(title="occupied voxels of an asset, mean over assets", higher_is_better=False, unit="voxels"),
+        "gaussians": Family(
+            title="Gaussians of a reconstruction, mean over assets", higher_is_better=False, unit="gaussians"
+        ),
     }
 )
 """What can be measured of 3D assets."""

@@ -21,11 +21,13 @@ from harness.errors import BenchError
 from harness.metrics.asset_base import AssetMeasured, AssetMetric, AssetTotals, ViewPair, laid_on, premultiplied
 from harness.metrics.asset_column import Count, OnGround
 from harness.metrics.asset_psnr import AssetPsnr, ForegroundFraction
+from harness.metrics.families import FAMILIES
 from harness.metrics.ms_ssim import SMALLEST, MsSsim, ms_ssim, to_multiple
 from harness.metrics.registry import build_asset_metrics
 from harness.metrics.ssim import ClipSsim
 from harness.protocol import MetricSpec
 from harness.weights import WeightStore
+from reports import numbers
 from tests.harness import fakes
 
 TOTALS = AssetTotals(tokens=30, voxels=20, gaussians=None)
@@ -224,6 +226,11 @@ def test_counts() -> None:
     column = np.array([measure(gaussians, []).columns["Gaussians"]])
     (cell,) = gaussians.cells({"Gaussians": column}, {}, seed=0)
     assert (cell.value, cell.absent, cell.applies) == (None, "the tokenizer makes no gaussians", False)
+    # Reports show counts without decimals by their unit.
+    for of in ("tokens", "voxels", "gaussians"):
+        (cell,) = Count(name="n", resamples=10, of=of).cells({"n": np.array([3.0, 4.0])}, {}, seed=0)  # type: ignore[arg-type]
+        assert cell.unit == FAMILIES["asset"][of].unit == of
+        assert numbers.decimals_for([3.5], cell.unit) == 0
 
 
 @pytest.mark.parametrize(
