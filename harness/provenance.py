@@ -16,7 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 DISTRIBUTION = "atoken"
 
 # Those that compute pixels or metrics; a shard depends on their versions.
-COMPUTING = ("torch", "torchvision", "numpy", "pillow", "av", "torch-fidelity", "lpips", "scikit-image", "scipy")
+COMPUTING = (
+    *("torch", "torchvision", "numpy", "pillow", "av", "torch-fidelity", "lpips", "scikit-image", "scipy"),
+    *("trimesh", "embreex", "numba"),
+)
 # Those that only carry data.
 CARRYING = ("safetensors", "pandas", "pyarrow")
 # Source that no sample's result passes through: an edit there leaves the finished shards standing.
