@@ -25,7 +25,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 audit = typer.Typer(
-    help="Check this installation's numerics, and the paper's tables.", no_args_is_help=True, rich_markup_mode=None
+    help="Check this installation's numerics, the paper's tables, a run's record.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 data = typer.Typer(help="Check a dataset before a run.", no_args_is_help=True, rich_markup_mode=None)
 weights = typer.Typer(help="The trunk weights of metrics.", no_args_is_help=True, rich_markup_mode=None)
@@ -258,6 +260,18 @@ def audit_paper() -> None:
     from reports.paper_audit import audit as audit_tables
 
     audit_tables(typer.echo)
+
+
+@audit.command("run")
+@_reported
+def audit_run_(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run that has its record.")],
+    weights: Weights = None,
+) -> None:
+    """Recompute a record from its shards and compare hashes; name what differs; exit 1 if anything does."""
+    from harness.record_audit import audit_run
+
+    raise typer.Exit(audit_run(run_dir, weights or (), typer.echo))
 
 
 @data.command()

@@ -15,8 +15,9 @@ import numpy as np
 from harness import provenance, records, shards
 from harness.data.fingerprint import content_sha256
 from harness.errors import BenchError
-from harness.metrics.base import Cell
+from harness.metrics.base import Aggregated, Cell
 from harness.plan import Plan
+from harness.protocol import Protocol
 from harness.shards import ROW, DamagedShard, Row, Shard, StreamedFeatures
 from harness.storage import write_atomically
 from harness.workload import Workload, joined
@@ -59,7 +60,7 @@ def merge(plan: Plan, folder: Path, found: dict[str, Any] | None, work: Workload
         BenchError: no sample could be read at all, or a file cannot be written.
     """
     paths = [folder / "shards" / plan.shard_name(shard, found) for shard in range(plan.shards)]
-    evidence = _collect(paths, plan)
+    evidence = collect(paths, plan.metrics)
     rows = evidence.rows
     if not rows:
         first = evidence.shards[0].failed[0]
@@ -67,11 +68,7 @@ def merge(plan: Plan, folder: Path, found: dict[str, Any] | None, work: Workload
             f"dataset {plan.dataset.name}: none of {plan.selected} samples could be measured; "
             f"the first, {first['id']}: {first['reason']}"
         )
-    features = StreamedFeatures(paths, [len(shard.rows) for shard in evidence.shards])
-    cells = [
-        cell for metric in plan.metrics for cell in metric.cells(evidence.columns, features, seed=plan.protocol.seed)
-    ]
-    cells = _in_protocol_order([*cells, *plan.absent], plan)
+    cells = _in_protocol_order([*measured_cells(evidence, paths, plan.metrics, plan.protocol), *plan.absent], plan)
     _write_table(folder / SAMPLES, rows, evidence.columns)
     if evidence.frames:
         _write_frames(folder / FRAMES, rows, evidence.frames)
@@ -86,7 +83,24 @@ def merge(plan: Plan, folder: Path, found: dict[str, Any] | None, work: Workload
     return record
 
 
-def _collect(paths: Sequence[Path], plan: Plan) -> Evidence:
+def measured_cells(
+    evidence: Evidence, paths: Sequence[Path], metrics: Sequence[Aggregated], protocol: Protocol
+) -> list[Cell]:
+    """The cells of metrics that the shards hold the evidence of; features are read from `paths`, the shards' files.
+
+    Raises:
+        KeyError: a metric's column or feature is in no shard.
+    """
+    features = StreamedFeatures(paths, [len(shard.rows) for shard in evidence.shards])
+    return [cell for metric in metrics for cell in metric.cells(evidence.columns, features, seed=protocol.seed)]
+
+
+def collect(paths: Sequence[Path], metrics: Sequence[Aggregated]) -> Evidence:
+    """Read a run's shard files, in order, with the columns of these metrics.
+
+    Raises:
+        BenchError: a file is damaged.
+    """
     read: list[Shard] = []
     files, frames = [], []
     for index, path in enumerate(paths):
@@ -99,12 +113,12 @@ def _collect(paths: Sequence[Path], plan: Plan) -> Evidence:
         read.append(Shard(index=index, rows=shard.rows, failed=shard.failed, columns=columns, work=shard.work))
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         files.append({"index": index, "file": f"shards/{path.name}", "sha256": sha256, "n": len(shard.rows)})
-    names = [name for metric in plan.metrics for name in metric.columns]
+    names = [name for metric in metrics for name in metric.columns]
     full = [shard.columns for shard in read if shard.rows]
     columns = {name: np.concatenate([part[name] for part in full]) for name in names} if full else {}
     curves = joined(frames)
     # A shard file keeps no order of its arrays; the table's is the metrics'.
-    names = [name for metric in plan.metrics for name in metric.frame_columns]
+    names = [name for metric in metrics for name in metric.frame_columns]
     return Evidence(
         shards=read, files=files, columns=columns, frames={name: curves[name] for name in names if name in curves}
     )
@@ -199,7 +213,7 @@ def _record(
             "failed": [dict(failed) for shard in evidence.shards for failed in shard.failed],
             **({"noted": noted} if noted else {}),
         },
-        "cells": [_cell(cell) for cell in cells],
+        "cells": [cell_entry(cell) for cell in cells],
         "weights": plan.weights(),
         "settings": {
             **plan.settings.identity(),
@@ -226,5 +240,6 @@ def _record(
     }
 
 
-def _cell(cell: Cell) -> dict[str, Any]:
+def cell_entry(cell: Cell) -> dict[str, Any]:
+    """A cell as the record holds it."""
     return {**asdict(cell), "interval": None if cell.interval is None else list(cell.interval)}
