@@ -28,12 +28,21 @@ def build_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.AdamW:
         if ".encoder." in name:
             ratio *= settings.encoder_lr_ratio
         groups.setdefault((ratio, settings.weight_decay if inner else 0.0), []).append(parameter)
-    return torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         [{"params": group, "lr_ratio": ratio, "weight_decay": decay} for (ratio, decay), group in groups.items()],
         lr=settings.lr,
         betas=settings.betas,
         fused=True,
     )
+    # Moments of zero, as the first step would make them: not every weight has a gradient in every step, and a
+    # checkpoint must hold all of them whenever it is written.
+    for parameter in (p for group in groups.values() for p in group):
+        optimizer.state[parameter] = {
+            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": torch.zeros_like(parameter),
+        }
+    return optimizer
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

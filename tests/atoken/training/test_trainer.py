@@ -177,7 +177,7 @@ def test_many_such_steps_in_a_row_stop_the_run_and_name_the_samples(
 
 def test_time_is_up(make_recipe: Make, folder: Path, tmp_path: Path) -> None:
     given = inputs(folder, tmp_path / "run")
-    assert not run_session(make_recipe(10**6), range(1), given, device="cpu", seconds=1, say=lambda _: None)
+    assert not run_session(make_recipe(10**6), range(1), given, device="cpu", seconds=6, say=lambda _: None)
     assert 0 < max(losses(tmp_path / "run")) < 10**6
 
 

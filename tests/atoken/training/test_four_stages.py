@@ -1,0 +1,164 @@
+"""The whole curriculum in one command, on a model of a few thousand weights: every task, every growth, every figure."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from PIL import Image
+
+import atoken.text
+from atoken import config
+from atoken.assets.asset import Asset
+from atoken.assets.gaussians import Gaussians
+from atoken.config import ATokenConfig, TransformerConfig
+from atoken.text import TextHead
+from atoken.tokenizer import AToken
+from atoken.training.data.prepared import store_prepared
+from atoken.training.logs import LOG
+from atoken.training.recipe import TASKS, Recipe
+from atoken.training.recipe_files import load_recipe
+from atoken.training.session import Inputs, run_session
+from tests.atoken.training.pictures import picture
+from tests.atoken.training.samples import made_asset
+
+HALF = TransformerConfig(width=64, blocks=1, heads=2, mlp=64)
+SMALL = ATokenConfig(name="four-test", encoder=HALF, decoder=HALF)
+STAGES = ("image-foundation", "video-dynamics", "geometry", "discrete-tokens")
+
+
+class Words:
+    """A text tower whose vectors are hashes."""
+
+    name, version, width, fingerprint = "sentence", "0", 80, "words"
+
+    def embed(self, texts: Sequence[str]) -> torch.Tensor:
+        seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") for text in texts]
+        rows = [torch.randn(self.width, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return torch.nn.functional.normalize(torch.stack(rows), dim=-1)
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
+    """The shipped recipe but for sizes: each task comes at least once in each stage that has it."""
+    monkeypatch.setitem(config.PRESETS, SMALL.name, SMALL)
+    monkeypatch.setattr(atoken.text, "load_tower", lambda *_, **__: Words())
+    changes = [
+        "model=four-test", "precision=float32", "log_every=1", "checkpoint_every=3", "pack_tokens=256",
+        "gaussian_decoder={width: 32, blocks: 1, heads: 2, mlp: 32, gaussians: 2}", "optimizer.lr=1e-4",
+    ]  # fmt: skip
+    for stage, steps in zip(STAGES, (2, 3, 5, 5), strict=True):
+        of_it = f"stages.{stage}"
+        changes += [f"{of_it}.steps={steps}"]
+        for task in load_recipe("nano").to_dict()["stages"][stage]["tasks"]:
+            changes.append(f"{of_it}.tasks.{task}.samples=2")
+            if task != "image_text":
+                changes.append(f"{of_it}.tasks.{task}.share=1")
+            if not task.startswith("asset"):
+                changes += [f"{of_it}.tasks.{task}.resolution=[32, 32]", f"{of_it}.tasks.{task}.side_step=16"]
+            if task == "video_recon":
+                changes.append(f"{of_it}.tasks.{task}.frames=[8, 8]")
+            if task == "asset_recon":
+                changes += [f"{of_it}.tasks.{task}.renders=2", f"{of_it}.tasks.{task}.render_size=16"]
+    return load_recipe("nano", overrides=changes)
+
+
+@pytest.fixture
+def given(folder: Path, tmp_path: Path) -> Inputs:
+    """Captioned images, clips made of them, assets; the same kinds to measure on."""
+    rows = [f"p{seed}.png,picture number {seed}" for seed in range(6)]
+    (folder / "captions.csv").write_text("file,caption\n" + "\n".join(rows) + "\n")
+    for part in ("assets", "held-out-assets", "held-out", "clips/clip"):
+        (tmp_path / part).mkdir(parents=True)
+    for seed in range(3):
+        store_prepared(tmp_path / "assets" / f"a{seed}.npz", made_asset(seed))
+    store_prepared(tmp_path / "held-out-assets" / "b.npz", made_asset(9))
+    Image.fromarray(picture(8, 256, 256)).save(tmp_path / "held-out" / "v.png")
+    for frame in range(5):
+        Image.fromarray(np.roll(picture(7, 48, 64), frame, axis=1)).save(tmp_path / "clips/clip" / f"{frame:03d}.png")
+    pixels = io.BytesIO()
+    Image.fromarray(picture(3, 64, 64)).save(pixels, "PNG")
+    table = {"image": [pixels.getvalue()] * 2, "label": [4, 7], "class_name": ["cat", "dog_sled, sled"]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "labelled.parquet")
+    return Inputs(
+        data={"images": [str(folder)], "videos": [f"moving:{folder}"], "assets": [str(tmp_path / "assets")]},
+        val={
+            "images": [str(tmp_path / "held-out")],
+            "videos": [str(tmp_path / "clips")],
+            "assets": [str(tmp_path / "held-out-assets")],
+            "labelled": [str(tmp_path / "labelled.parquet")],
+        },
+        out=tmp_path / "run",
+        cache=tmp_path / "cache",
+        workers=0,
+    )
+
+
+def lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+
+
+def test_all_stages_from_nothing(recipe: Recipe, given: Inputs) -> None:
+    told: list[str] = []
+    assert run_session(recipe, range(4), given, device="cpu", say=told.append)
+    steps = [line for line in lines(given.out) if "task" in line]
+    for number, stage in enumerate(recipe.stages, start=1):
+        of_it = [line for line in steps if line["stage"] == number]
+        assert {line["task"] for line in of_it} == set(stage.tasks) - {"image_text"}
+        assert all("image_text/semantic" in line for line in of_it)
+    assert {line["task"] for line in steps} == set(TASKS) - {"image_text"}
+    assert any(
+        line["asset_recon/l1"] > 0 and line["asset_recon/voxels"] > 0 for line in steps if "asset_recon/l1" in line
+    )
+    # KL is of posteriors; codes have none.
+    assert {line["stage"] for line in steps if any(key.endswith("/kl") for key in line)} == {1, 2, 3}
+
+    figures = json.loads((given.out / "figures.json").read_text())
+    assert set(figures["stage-1"]) == {"step", "val_images_psnr", "val_top1"}
+    every = {"step", "val_images_psnr", "val_top1", "val_assets_psnr", "val_clips_psnr", "val_clip_clip_psnr"}
+    assert set(figures["stage-3"]) == set(figures["stage-4"]) == every
+    assert all(0 <= figures[stage]["val_top1"] <= 1 for stage in figures)
+
+    image, clip = picture(1, 32, 48), np.stack([picture(2, 32, 32)] * 6)
+    asset = Asset(made_asset(4).features.astype(np.float32) / 255, made_asset(4).coords.astype(np.int32))
+    continuous, discrete = (AToken.from_pretrained(given.out / f"stage-{n}" / "model") for n in (3, 4))
+    assert (continuous.config.latent_channels, continuous.quantizer) == (48, None)
+    assert discrete.quantizer is not None
+    for model in (continuous, discrete):
+        latents = model.encode([image, clip, asset])
+        rebuilt = model.decode(latents if model.quantizer is None else model.quantize(latents))
+        assert [part.shape for part in rebuilt[:2]] == [image.shape, clip.shape]
+        assert isinstance(rebuilt[2], Gaussians)
+        head = TextHead.from_pretrained(given.out / "stage-4" / "model", tower=Words())
+        assert head.logits(model.embed([image]), head.embed(["picture number 1"])).shape == (1, 1)
+    assert any("all stages are done" in line for line in told)
+
+
+def test_a_run_that_is_cut_off_among_all_tasks_goes_on_to_the_bit(
+    recipe: Recipe, given: Inputs, tmp_path: Path
+) -> None:
+    given = replace(given, val={})
+    assert run_session(recipe, range(3), given, device="cpu", say=lambda _: None)
+    cut = replace(given, out=tmp_path / "cut")
+    for steps in (4, 3):  # in stage 2, then in stage 3
+        calls = iter([False] * steps + [True])
+        stop = partial(next, calls)
+        assert not run_session(recipe, range(3), cut, device="cpu", stop=stop, say=lambda _: None)
+    assert run_session(recipe, range(3), cut, device="cpu", say=lambda _: None)
+    timed = {"steps_per_s", "samples_per_s", "tokens_per_s", "tflops_per_gpu", "data_share"}
+    whole, resumed = (
+        [{key: value for key, value in line.items() if key not in timed} for line in lines(run.out)]
+        for run in (given, cut)
+    )
+    assert whole == resumed
