@@ -202,10 +202,19 @@ def _locate(name_or_path: str | Path, beside: Path) -> Path:
     return path
 
 
+def _plain(text: bytes | str) -> Any:
+    """What a text of YAML says, as plain values."""
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def _values(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
     """What the file holds, merged into what it extends."""
     try:
-        data = yaml.load(path.read_bytes(), _Loader)
+        data = _plain(path.read_bytes())
     except yaml.YAMLError as error:
         raise TrainingError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
     except OSError as error:
@@ -251,7 +260,7 @@ def _override(text: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
     if not equals:
         raise TrainingError(f"{text}: write a change of the recipe as key=value, for example optimizer.lr=1e-3")
     try:
-        value = yaml.load(written, _Loader)
+        value = _plain(written)
     except yaml.YAMLError:
         raise TrainingError(f"{text}: {written!r} is not valid YAML") from None
     names = dotted.split(".")
