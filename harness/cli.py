@@ -267,11 +267,12 @@ def audit_paper() -> None:
 def audit_run_(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run that has its record.")],
     weights: Weights = None,
+    rerun: Annotated[int, typer.Option(min=0, metavar="K", help="Measure K random samples again.")] = 0,
 ) -> None:
     """Recompute a record from its shards and compare hashes; name what differs; exit 1 if anything does."""
     from harness.record_audit import audit_run
 
-    raise typer.Exit(audit_run(run_dir, weights or (), typer.echo))
+    raise typer.Exit(audit_run(run_dir, weights or (), typer.echo, rerun=rerun))
 
 
 @data.command()

@@ -167,7 +167,7 @@ class RunAudit:
                 yield f"samples.{name}: states {samples[name]}, the shards give {value}"
         for name in ("encode_ms", "decode_ms"):
             mean, stated = sum(getattr(row, name) for row in rows) / len(rows), self.record["time"][name]
-            if not _close(mean, stated):
+            if not close(mean, stated):
                 yield f"time.{name}: states {stated}, the shards give {mean}"
         content = content_sha256((row.id, row.sha256) for row in rows)
         if (stated := self.record["dataset"]["content_sha256"]) != content:
@@ -175,7 +175,7 @@ class RunAudit:
 
     def _table(self, evidence: Evidence) -> Iterator[str]:
         """The per-sample table against every column of the shards, of metrics that are not built here too."""
-        table = _read_table(self.folder / SAMPLES)
+        table = read_table(self.folder / SAMPLES)
         if isinstance(table, str):
             yield table
             return
@@ -189,7 +189,7 @@ class RunAudit:
     def _frames(self, evidence: Evidence, frames: Mapping[str, np.ndarray]) -> Iterator[str]:
         if not frames:
             return
-        table = _read_table(self.folder / FRAMES)
+        table = read_table(self.folder / FRAMES)
         if isinstance(table, str):
             yield table
             return
@@ -230,7 +230,7 @@ class RunAudit:
             column = evidence.columns.get(entry.get("metric", ""))
             if entry["id"] not in place:
                 yield f"gallery: shows {entry['id']}, which no shard holds"
-            elif column is not None and not _close(float(column[place[entry["id"]]]), entry["value"]):
+            elif column is not None and not close(float(column[place[entry["id"]]]), entry["value"]):
                 found = column[place[entry["id"]]]
                 yield f"gallery, {entry['id']}: states {entry['metric']} {entry['value']}, the shards give {found}"
 
@@ -276,7 +276,7 @@ class RunAudit:
                 yield f"tokenizer.card.weights_sha256.{name}: states {sha256[:12]}, {path} has {found[:12]}"
 
 
-def _read_table(path: Path) -> Mapping[str, list[Any]] | str:
+def read_table(path: Path) -> Mapping[str, list[Any]] | str:
     """Columns of a Parquet file, or the line that says why there are none."""
     import pyarrow as pa
     from pyarrow import parquet
@@ -315,7 +315,7 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def _close(one: float, other: float) -> bool:
+def close(one: float, other: float) -> bool:
     return _same(one, other) or math.isclose(one, other, rel_tol=TOLERANCE)
 
 
@@ -326,7 +326,7 @@ def _fields(what: str, stated: Mapping[str, Any], found: Mapping[str, Any]) -> I
         pair = [one, other] if name == "interval" else [[one], [other]]
         numeric = all(isinstance(part, list) and all(isinstance(n, int | float) for n in part) for part in pair)
         if numeric and len(pair[0]) == len(pair[1]):
-            equal = all(_close(a, b) for a, b in zip(*pair, strict=True))
+            equal = all(close(a, b) for a, b in zip(*pair, strict=True))
         else:
             equal = one == other
         if not equal:
@@ -340,14 +340,17 @@ def _as_read(cells: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return list(records.load(Path(folder) / records.NAME)["cells"])
 
 
-def audit_run(folder: Path, weights: Sequence[Path], echo: Callable[[str], None]) -> int:
+def audit_run(folder: Path, weights: Sequence[Path], echo: Callable[[str], None], *, rerun: int = 0) -> int:
     """Print what of a run's record is not what its evidence gives, and what could not be checked.
+
+    Args:
+        rerun: how many samples, drawn at random, are measured again.
 
     Returns:
         the exit status: 1 where something differs.
 
     Raises:
-        BenchError: no record, or one that cannot be read.
+        BenchError: no record, one that cannot be read, or a run that cannot be done again here.
     """
     if missing := [path for path in weights if not path.is_dir()]:
         raise BenchError(f"--weights {missing[0]}: no such folder")
@@ -360,4 +363,12 @@ def audit_run(folder: Path, weights: Sequence[Path], echo: Callable[[str], None]
         f"{folder}: {outcome.cells} cells recomputed, {outcome.samples} samples compared, "
         f"{len(outcome.differing)} differences, {len(outcome.unchecked)} things not checked"
     )
-    return int(bool(outcome.differing))
+    again: tuple[str, ...] = ()
+    if rerun:
+        from harness.record_rerun import measured_again
+
+        drawn, again = measured_again(folder, rerun)
+        for line in again:
+            echo(f"differs: {line}")
+        echo(f"{folder}: {len(drawn)} samples measured again ({', '.join(drawn)}), {len(again)} differences")
+    return int(bool(outcome.differing or again))

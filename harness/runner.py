@@ -126,6 +126,19 @@ def merge_folder(folder: Path, *, strict: bool) -> None:
     Raises:
         BenchError: no run there, shards are missing, or with `strict` a cell is absent.
     """
+    record = merge_only(planned(folder), folder, Console())
+    print_record(record)
+    print_reasons([record], {})
+    if strict:
+        _all_there([record])
+
+
+def planned(folder: Path) -> Plan:
+    """The plan of a run that has begun, from what it was asked for; sets torch's numerics as the run did.
+
+    Raises:
+        BenchError: no run there, or its tokenizer, its dataset or its device is not what it was.
+    """
     try:
         request = json.loads((folder / REQUEST).read_bytes())["request"]
     except FileNotFoundError:
@@ -155,8 +168,4 @@ def merge_folder(folder: Path, *, strict: bool) -> None:
     now = plan.folder(Path()).name
     if now != folder.resolve().name:
         raise BenchError(f"{folder}: its tokenizer or dataset has changed (the run would be {now}); run it again")
-    record = merge_only(plan, folder, Console())
-    print_record(record)
-    print_reasons([record], {})
-    if strict:
-        _all_there([record])
+    return plan

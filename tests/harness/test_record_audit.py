@@ -16,6 +16,7 @@ import pytest
 from harness import shards
 from harness.cli import app
 from harness.record_audit import RunAudit, audit_run
+from harness.record_rerun import measured_again
 from tests.harness.conftest import PROTOCOL, Bench, picture
 
 METRICS = """\
@@ -190,3 +191,44 @@ def test_infinite_figures_read_back(tmp_path: Path, made: Path) -> None:
     (record,) = tmp_path.rglob("record.json")
     said: list[str] = []
     assert audit_run(record.parent, (), said.append) == 0, said
+
+
+def test_samples_measured_again_are_the_same(run: Path, bench: Bench) -> None:
+    done = bench("audit", "run", run, "--rerun", 3)
+    assert done.code == 0, done.out + done.err
+    assert "3 samples measured again (" in done.out
+    assert done.out.rstrip().endswith("0 differences")
+    assert len(measured_again(run, 100)[0]) == 8
+
+
+def test_a_draw_is_its_seeds(run: Path) -> None:
+    draws = {measured_again(run, 2, seed=seed)[0] for seed in (0, 0, 1, 2, 3)}
+    assert 1 < len(draws) < 5
+    assert all(len(draw) == 2 for draw in draws)
+
+
+def test_a_value_that_was_never_measured_is_found(run: Path) -> None:
+    path = run / "samples.parquet"
+    table = pq.read_table(path)
+    column = table["SSIM"].to_numpy() * 1.001
+    pq.write_table(table.set_column(table.column_names.index("SSIM"), "SSIM", pa.array(column)), path)
+    drawn, lines = measured_again(run, 3)
+    assert [line.partition(":")[0] for line in lines] == [f"SSIM of {sample}" for sample in drawn]
+
+
+def test_settings_that_were_found_are_those_of_the_record(tmp_path: Path, made: Path) -> None:
+    # fmt: off
+    words = ["run", "image-recon", "--tokenizer", "jpeg@4", "--data", f"folder={made.parents[2] / 'photos'}",
+             "--protocol", made.parents[2] / "tiny.yaml", "--device", "cpu", "--threads", 1, "--runs", tmp_path]
+    # fmt: on
+    app([str(word) for word in words], standalone_mode=False)
+    (record,) = tmp_path.rglob("record.json")
+    assert measured_again(record.parent, 2)[1] == ()
+
+
+def test_a_run_whose_data_is_gone_cannot_be_done_again(run: Path, bench: Bench) -> None:
+    edit(run, lambda request: request["request"].update(data="folder=/nowhere"), "run.json")
+    done = bench("audit", "run", run, "--rerun", 1)
+    assert done.code == 1
+    assert done.err.startswith("atoken-bench: ")
+    assert "/nowhere" in done.err
