@@ -99,8 +99,11 @@ class Windows:
             voxels: [L, 3] int64, none negative.
             items: [L] int64, the item of each voxel.
         """
-        cubes = torch.cat([items.unsqueeze(1), (voxels + shift) // window], dim=1)
-        _, index, counts = torch.unique(cubes, dim=0, return_inverse=True, return_counts=True)
+        x, y, z = ((voxels + shift) // window).unbind(1)
+        # One number a cube: finding equal numbers takes a tenth of finding equal rows, in the same order.
+        side = (int(voxels.max()) + shift) // window + 1 if len(voxels) else 1
+        cubes = ((items * side + x) * side + y) * side + z
+        _, index, counts = torch.unique(cubes, return_inverse=True, return_counts=True)
         # By size, then by window: windows of one size are one batch of attention.
         rank = torch.argsort(counts, stable=True)
         place = torch.empty_like(rank)
