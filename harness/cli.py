@@ -252,9 +252,9 @@ def golden(
 @audit.command("paper")
 @_reported
 def audit_paper() -> None:
-    """Lay the paper's tables beside each other and print each contradiction in a line; exit 0 with or without.
+    """Name the contradictions among the paper's tables.
 
-    Rules: the same system, dataset and metric agree in two tables; bold is best; totals are what their parts give;
+    A line each; exit 0 with or without. Rules: the same system, dataset and metric agree in two tables; bold is best; totals are what their parts give;
     recall rises with k; one system has one name. What only reading can find stands behind, marked `read`.
     """
     from reports.paper_audit import audit as audit_tables
@@ -269,7 +269,11 @@ def audit_run_(
     weights: Weights = None,
     rerun: Annotated[int, typer.Option(min=0, metavar="K", help="Measure K random samples again.")] = 0,
 ) -> None:
-    """Recompute a record from its shards and compare hashes; name what differs; exit 1 if anything does."""
+    """Name what a record says and its evidence does not.
+
+    Cells are recomputed from the shards; the per-sample table, the gallery and the hashes of protocol, data and weights
+    are compared. Exit 1 if anything differs.
+    """
     from harness.record_audit import audit_run
 
     raise typer.Exit(audit_run(run_dir, weights or (), typer.echo, rerun=rerun))
