@@ -254,8 +254,9 @@ def golden(
 def audit_paper() -> None:
     """Name the contradictions among the paper's tables.
 
-    A line each; exit 0 with or without. Rules: the same system, dataset and metric agree in two tables; bold is best; totals are what their parts give;
-    recall rises with k; one system has one name. What only reading can find stands behind, marked `read`.
+    A line each; exit 0 with or without. Rules: the same system, dataset and metric agree in two tables; bold is best;
+    totals are what their parts give; recall rises with k; one system has one name. What only reading can find stands
+    behind, marked `read`.
     """
     from reports.paper_audit import audit as audit_tables
 
