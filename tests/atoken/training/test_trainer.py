@@ -237,3 +237,54 @@ def test_a_broken_checkpoint_is_named(recipe: Recipe, folder: Path, tmp_path: Pa
         train(recipe, folder, tmp_path / "run")
     (newest / "complete.json").unlink()  # as a kill leaves it: the one before is taken
     assert train(recipe, folder, tmp_path / "run")
+
+
+def test_out_of_memory_names_task_and_tokens(
+    recipe: Recipe, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    train(recipe, folder, tmp_path / "run", steps=5)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "reconstruct", full)
+        said = r"out of memory in image_recon: a pack of 4 items, 64 tokens; lower pack_tokens \(now 64\), or set "
+        with pytest.raises(TrainingError, match=said):
+            train(recipe, folder, tmp_path / "run")
+    # The checkpoint before stands.
+    assert train(recipe, folder, tmp_path / "run")
+
+
+def test_recomputed_blocks_give_the_same_losses(make_recipe: Make, folder: Path, tmp_path: Path) -> None:
+    train(make_recipe(3), folder, tmp_path / "plain")
+    train(make_recipe(3, recompute=True), folder, tmp_path / "recomputed")
+    plain, recomputed = losses(tmp_path / "plain"), losses(tmp_path / "recomputed")
+    assert plain == pytest.approx(recomputed, rel=1e-5)
+    # No result of theirs: a run may change its mind.
+    train(make_recipe(6), folder, tmp_path / "mixed", steps=2)
+    assert train(make_recipe(6, recompute=True), folder, tmp_path / "mixed")
+
+
+def test_trackers_are_given_numbers_and_pictures(make_recipe: Make, folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    held_out = tmp_path / "val"
+    held_out.mkdir()
+    Image.fromarray(picture(9, 256, 260)).save(held_out / "v.png")
+    given = replace(inputs(folder, tmp_path / "run", trackers=("tensorboard",)), val={"images": [str(held_out)]})
+    assert run_session(make_recipe(4), range(1), given, device="cpu", say=lambda _: None)
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    shown = {event.step: event.value for event in events.Scalars("stage-1/image_recon/loss")}
+    assert shown == pytest.approx(losses(tmp_path / "run"), rel=1e-6)
+    assert [event.step for event in events.Images("stage-1/images")] == [4]
+
+
+def test_a_tracker_that_is_not_installed(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
+    try:
+        import wandb  # noqa: F401
+    except ImportError:
+        with pytest.raises(TrainingError, match=r"logging to wandb needs its package .*: pip install wandb"):
+            train(recipe, folder, tmp_path / "run", trackers=("wandb",))
+    else:
+        pytest.skip("wandb is installed here")
