@@ -30,7 +30,8 @@ def item_means(values: Tensor, lengths: Sequence[int]) -> Tensor:
     """
     if sum(lengths) != len(values) or min(lengths, default=1) < 1:
         raise ValueError(f"items of {list(lengths)} tokens do not make a pack of {len(values)}")
-    if len(set(lengths)) == 1:
+    if values.is_cuda and len(set(lengths)) == 1:
+        # Needs nothing from the host, so that it can be recorded; the last bits may be others than below.
         return values.view(len(lengths), -1).mean(dim=1)
     # Checked above: torch's own check would make the host wait for the device.
     counts = torch.tensor(list(lengths), device=values.device)
