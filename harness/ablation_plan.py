@@ -37,9 +37,14 @@ class Asked:
     vgg: Path | None = None
 
     @property
+    def vgg_sha256(self) -> str | None:
+        """Hash of its trunk."""
+        return None if self.vgg is None else sha256_of_file(self.vgg)
+
+    @property
     def folder(self) -> str:
         """Name of its folder: another trunk is another training."""
-        trunk = "" if self.vgg is None else f"--vgg-{sha256_of_file(self.vgg)[:8]}"
+        trunk = "" if self.vgg_sha256 is None else f"--vgg-{self.vgg_sha256[:8]}"
         return slug(self.variant.name) + trunk
 
 

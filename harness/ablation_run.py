@@ -23,6 +23,7 @@ from harness.devices import resolve, use_numerics
 from harness.errors import BenchError
 from harness.request import Request
 from harness.storage import FolderLock, make_folder
+from harness.weights import VGG16
 
 __all__ = ["run"]
 
@@ -129,7 +130,7 @@ class _Running:
         return {"experiment": one.experiment, "record": record, "absent": one.absent}
 
     def _entry(self, asked: Asked, stages: list[dict[str, Any]], absent: str | None) -> dict[str, Any]:
-        recipe, log = asked.recipe.to_dict(), self._place(asked) / LOG
+        recipe, log, sha256 = asked.recipe.to_dict(), self._place(asked) / LOG, asked.vgg_sha256
         return {
             "name": asked.variant.name,
             "title": asked.variant.title,
@@ -138,6 +139,7 @@ class _Running:
             "folder": asked.folder,
             "recipe": recipe,
             "recipe_sha256": ablation_record.sha256_of(recipe),
+            "vgg": None if sha256 is None else {"sha256": sha256, "official": sha256 == VGG16.sha256},
             "log_sha256": sha256_file(log) if log.is_file() else None,
             "stages": stages,
         }

@@ -13,6 +13,7 @@ import yaml
 from harness import ablation_record
 from harness.ablation_record import LOG, NAME, RECIPE
 from harness.errors import BenchError
+from harness.weights import UNOFFICIAL
 
 __all__ = ["AblationRun", "Span", "Studies", "Training", "VariantRun", "read_studies"]
 
@@ -101,6 +102,7 @@ class VariantRun:
     """One variant of an ablation.
 
     Attributes:
+        title: what sets it apart, and that its trunk is not the published one where that is so.
         raw: its entry of the record.
         training: None where it was not trained, with the reason in `absent`.
         measured: by stage and experiment, the path of a record, or the reason why there is none.
@@ -233,8 +235,9 @@ def _variant(folder: Path, entry: Mapping[str, Any], trainings: Mapping[Path, Tr
     place = folder / str(entry["folder"])
     if place.parent != folder:
         raise ValueError(f"{entry['folder']!r} is no folder beside it")
+    unofficial = entry["vgg"] is not None and not entry["vgg"]["official"]
     return VariantRun(
-        title=str(entry["title"]),
+        title=f"{entry['title']}{UNOFFICIAL if unofficial else ''}",
         absent=entry["absent"],
         raw=entry,
         training=trainings.get(place),

@@ -161,6 +161,27 @@ def test_an_absent_variant_needs_no_training_and_strict_minds_it(
     assert record["variants"][1]["stages"] == []
 
 
+def test_a_trunk_of_the_users_is_named_by_its_hash_and_told_from_the_published_one(
+    tmp_path: Path, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "trunk.pth"
+    file.write_bytes(b"weights")
+    given: list[Any] = []
+
+    def failing(made: Any, stages: Any, inputs: Any, **settings: Any) -> bool:
+        given.append(inputs.vgg)
+        raise TrainingError("not today")
+
+    monkeypatch.setattr(session, "run_session", failing)
+    trunk = Variant(name="gram", title="Gram", changes=("losses.gram=1e3",), vgg=True)
+    with pytest.raises(BenchError, match="a, gram failed"):
+        run(ablation(recipe, Variant(name="a", title="A"), trunk), asked(tmp_path, options=(f"vgg={file}",)))
+    _, record = record_of(tmp_path)
+    assert given == [None, file]
+    assert record["variants"][0]["vgg"] is None
+    assert record["variants"][1]["vgg"] == {"sha256": sha256_file(file), "official": False}
+
+
 def test_stages_are_measured_on_what_they_have_learned_so_far(tmp_path: Path) -> None:
     path = tmp_path / "two.yaml"
     path.write_text(TWO_STAGES)

@@ -130,6 +130,7 @@ def entry(variant: Variant, **values: Any) -> dict[str, Any]:
     stages = values.pop("given", IMAGES)
     told = {"name": variant.name, "title": variant.title, "changes": list(variant.changes), "absent": None}
     told |= {"folder": variant.name, "recipe": recipe(stages, {}), "recipe_sha256": "ab" * 32, "log_sha256": None}
+    told |= {"vgg": None}
     return {**told, "stages": [], **values}
 
 

@@ -143,6 +143,13 @@ def test_a_damaged_record_is_named(tmp_path: Path, change: dict[str, Any], said:
         read_studies(tmp_path)
 
 
+@pytest.mark.parametrize(("official", "title"), [(True, "L1"), (False, "L1 (unofficial weights)")])
+def test_a_trunk_that_is_not_the_published_one_is_in_the_name(tmp_path: Path, official: bool, title: str) -> None:
+    write_record(tmp_path, GAN, [entry(GAN.variants[0], vgg={"sha256": "cd" * 32, "official": official})])
+    (run,) = read_studies(tmp_path).ablations
+    assert [variant.title for variant in run.variants] == [title]
+
+
 # Charts.
 
 SPANS = (Span(number=1, name="one", start=0, steps=100, done=100, discrete=False),)
