@@ -89,7 +89,9 @@ Inputs = Annotated[
 Model = Annotated[str, typer.Option(help="A packaged model, a .pt or .safetensors file, or a folder with one.")]
 Preset = Annotated[
     str | None,
-    typer.Option(help="Which model the file is, where it does not say: so-c, so-c-s1, so-d, base, nano or nano-image."),
+    typer.Option(
+        help="Model that the file holds, if it does not say: so-c, so-c-s1, so-d, base, nano, pico or nano-image."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto is CUDA where there is one.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="Of weights and activations.")]

@@ -189,17 +189,23 @@ PRESETS: dict[str, ATokenConfig] = {
         replace(_SO_C, name="so-c-s1", latent_channels=32),
         replace(_SO_C, name="so-d", quantizer=FSQConfig()),
         ATokenConfig(name="base", encoder=_BASE, decoder=_BASE),
+        # 5 M parameters, for all modalities: small enough to train within minutes of one GPU and to ship.
+        ATokenConfig(
+            name="nano",
+            encoder=TransformerConfig(width=192, blocks=4, heads=4, mlp=768),
+            decoder=TransformerConfig(width=192, blocks=4, heads=4, mlp=768),
+        ),
         # The packaged atoken-nano of today, which was trained on images alone.
         ATokenConfig(
             name="nano-image",
             encoder=TransformerConfig(width=192, blocks=2, heads=4, mlp=512),
             decoder=TransformerConfig(width=192, blocks=3, heads=4, mlp=768),
         ),
-        # 5 M parameters, for all modalities: small enough to train within minutes of one GPU and to ship.
+        # The smaller of the two sizes whose scaling is compared (Fig. 7 at the size of a laptop).
         ATokenConfig(
-            name="nano",
-            encoder=TransformerConfig(width=192, blocks=4, heads=4, mlp=768),
-            decoder=TransformerConfig(width=192, blocks=4, heads=4, mlp=768),
+            name="pico",
+            encoder=TransformerConfig(width=96, blocks=2, heads=2, mlp=384),
+            decoder=TransformerConfig(width=96, blocks=2, heads=2, mlp=384),
         ),
     )
 }
