@@ -12,7 +12,7 @@ from atoken import attention, positions, quantizer, streaming, transformer
 from atoken.assets.cameras import camera_from_opengl
 from atoken.assets.voxels import occupied_by_points, unprojected
 from atoken.config import ATokenConfig
-from atoken.pooling import PoolingHead
+from atoken.pooling import PoolingHead, pooling_segments
 from atoken.tiles import plan_raster
 from atoken.transformer import Block, HeadNorm
 from harness import golden_views
@@ -126,7 +126,12 @@ def _scale(patch: pytest.MonkeyPatch) -> None:
 
 
 def _no_residual(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(PoolingHead, "forward", lambda self, x, n: self.mlp(self.layernorm(self.attention(self.probe, x, n))))
+    def forward(self: PoolingHead, x: torch.Tensor, lengths: list[int], _: object = None) -> torch.Tensor:
+        segments = pooling_segments(lengths, x.device, x.dtype)
+        pooled: torch.Tensor = self.mlp(self.layernorm(self.attention(self.probe, x, segments)))
+        return pooled
+
+    patch.setattr(PoolingHead, "forward", forward)
 
 
 MUTATIONS: dict[str, Mutation] = {
