@@ -33,7 +33,6 @@ class Span:
         start: steps of all stages before it.
         steps: its own, by the recipe.
         done: those that the log has.
-        discrete: whether its latents pass through FSQ.
     """
 
     number: int
@@ -41,7 +40,6 @@ class Span:
     start: int
     steps: int
     done: int
-    discrete: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,8 +162,8 @@ def _training(folder: Path) -> Training:
     spans, start = [], 0
     for number, (name, stage) in enumerate(recipe["stages"].items(), start=1):
         done = max((line["step"] for line in lines if line["stage"] == number), default=0)
-        steps, discrete = int(stage["steps"]), bool(stage.get("discrete", False))
-        spans.append(Span(number=number, name=str(name), start=start, steps=steps, done=done, discrete=discrete))
+        steps = int(stage["steps"])
+        spans.append(Span(number=number, name=str(name), start=start, steps=steps, done=done))
         start += steps
     return Training(folder=folder, recipe=recipe, spans=tuple(spans), lines=tuple(lines))
 

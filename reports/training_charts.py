@@ -68,7 +68,6 @@ class Chart:
 
     title: str
     unit: str
-    about: str
     summary: str
     x: tuple[tuple[float, str], ...]
     y: tuple[tuple[float, str], ...]
@@ -77,9 +76,7 @@ class Chart:
     data: str
 
 
-def chart(
-    title: str, inputs: Sequence[Input], spans: Sequence[Span], *, unit: str = "", about: str = ""
-) -> Chart | None:
+def chart(title: str, inputs: Sequence[Input], spans: Sequence[Span], *, unit: str = "") -> Chart | None:
     """Draw series over the steps of all stages.
 
     Args:
@@ -109,7 +106,6 @@ def chart(
     return Chart(
         title=title,
         unit=unit,
-        about=about,
         summary=_summary(thinned, inputs, decimals),
         x=tuple((100 * step / end, numbers.count(step)) for step in range(0, end + 1, every)),
         y=axis.labels,

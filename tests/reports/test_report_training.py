@@ -152,7 +152,7 @@ def test_a_trunk_that_is_not_the_published_one_is_in_the_name(tmp_path: Path, of
 
 # Charts.
 
-SPANS = (Span(number=1, name="one", start=0, steps=100, done=100, discrete=False),)
+SPANS = (Span(number=1, name="one", start=0, steps=100, done=100),)
 
 
 def places(path: str) -> list[tuple[float, float]]:
@@ -190,7 +190,7 @@ def test_a_wide_range_is_drawn_by_its_logarithm() -> None:
 
 def test_a_long_log_is_drawn_as_means() -> None:
     points = [(step, float(step % 2)) for step in range(1, 10 * MOST_POINTS + 1)]
-    spans = (Span(number=1, name="one", start=0, steps=len(points), done=0, discrete=False),)
+    spans = (Span(number=1, name="one", start=0, steps=len(points), done=0),)
     made = chart("x", [Input(name="a", points=points)], spans)
     assert made is not None
     data = json.loads(made.data)
