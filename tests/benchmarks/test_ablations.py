@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from atoken.config import PRESETS, preset
+from atoken.config import preset
 from atoken.training.recipe import Recipe
 from atoken.training.recipe_files import load_recipe
 from benchmarks import ablation_gan_vs_gram, ablation_gram, ablation_scaling, ablation_stages
@@ -112,7 +112,6 @@ def test_the_variants_are_the_papers_and_the_candidates() -> None:
     assert [len(recipe.stages) for recipe in recipes(ALL[2])] == [3, 3]
 
 
-@pytest.mark.skipif("pico" not in PRESETS, reason="needs the preset pico")
 def test_the_small_size_is_smaller() -> None:
     small, large = (preset(recipe.model) for recipe in recipes(ALL[2]))
     for one, other in ((small.encoder, large.encoder), (small.decoder, large.decoder)):
