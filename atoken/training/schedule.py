@@ -4,7 +4,7 @@ import math
 
 from atoken.training.recipe import Optimizer
 
-__all__ = ["cooldown_start", "learning_rate"]
+__all__ = ["learning_rate"]
 
 MOST_WARMUP = 10
 """Of a stage's steps, at most one in so many is warm-up: short runs of a recipe keep a plateau."""
@@ -27,13 +27,13 @@ def learning_rate(optimizer: Optimizer, step: int, steps: int) -> float:
     warmup = _warmup(optimizer, steps)
     if step < warmup:
         return optimizer.lr * (step + 1) / warmup
-    start = cooldown_start(optimizer, steps)
+    start = _cooldown_start(optimizer, steps)
     fall = max(0, step + 1 - start) / max(1, steps - start)
     shape = 0.5 * (1.0 + math.cos(math.pi * min(fall, 1.0)))
     return optimizer.final_lr + (optimizer.lr - optimizer.final_lr) * shape
 
 
-def cooldown_start(optimizer: Optimizer, steps: int) -> int:
+def _cooldown_start(optimizer: Optimizer, steps: int) -> int:
     """First step of the cool-down of a stage of that many steps."""
     return max(_warmup(optimizer, steps), steps - round(steps * optimizer.cooldown))
 

@@ -30,7 +30,7 @@ from atoken.training.optimizer import Average, build_optimizer, set_learning_rat
 from atoken.training.perceptual import Perceptual
 from atoken.training.recipe import Recipe
 from atoken.training.round_robin import task_of, tasks_of
-from atoken.training.schedule import cooldown_start, learning_rate
+from atoken.training.schedule import learning_rate
 from atoken.training.terms import Aligned, align, reconstruct, weigh
 from atoken.training.trainee import Terms, Trainee
 
@@ -98,6 +98,7 @@ class Trainer:
         self.index, self.stage = stage, run.recipe.stages[stage]
         self.trainee, self.batches, self.checkpoints = trainee, batches, checkpoints
         self.step = self.skipped = self.replaced = 0
+        self._unusable: list[str] = []
         self._bad_in_a_row = 0
         self._between_steps = True
         self._freeze_unused()
@@ -134,15 +135,18 @@ class Trainer:
                 while self.step < steps and not self._asked_to_stop(stop, start, seconds):
                     line = self._train_step(ahead, meter)
                     if self.step % self.recipe.log_every == 0 or self.step == steps:
+                        self._tell_replaced()
                         self.run_.log.write(line() | self._speed(meter))
                         meter = _Meter()
                     if self.step % self.recipe.validate_every == 0 or self.step == steps:
                         self._validate()
                     if self.step % self.recipe.checkpoint_every == 0:
+                        self._tell_replaced()
                         self.save()
         finally:
             # Not after memory ran out or files broke in the middle of a step: the last checkpoint stands then.
             if self._between_steps:
+                self._tell_replaced()
                 self.save()
                 self.checkpoints.finish()
         return self.step >= steps
@@ -182,9 +186,7 @@ class Trainer:
             batch = next(ahead)
             meter.waited += time.perf_counter() - waiting
             assert batch.task == task
-            self.replaced += len(batch.skipped)
-            for reason in batch.skipped:
-                self.run_.log.write({"stage": self.index + 1, "step": self.step + 1, "replaced": reason})
+            self._unusable += batch.skipped
             ids += [name for pack in batch.packs for name in pack.ids]
             for name, value in self._accumulate(batch, meter).items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value
@@ -318,6 +320,14 @@ class Trainer:
         line |= dict(zip(names, values, strict=True))
         return line | {"lr": rate, "grad_norm": norm, "skipped": self.skipped, "replaced": self.replaced}
 
+    def _tell_replaced(self) -> None:
+        """Name the samples of all ranks that could not be used since this was last done."""
+        reasons = [reason for part in self.world.gather_objects(self._unusable) for reason in part]
+        self._unusable = []
+        self.replaced += len(reasons)
+        for reason in reasons:
+            self.run_.log.write({"stage": self.index + 1, "step": self.step, "replaced": reason})
+
     def _speed(self, meter: _Meter) -> dict[str, float]:
         if self.world.device.type == "cuda":
             torch.cuda.synchronize(self.world.device)
@@ -385,8 +395,8 @@ class Trainer:
 
     def _resume(self, notes: dict[str, Any]) -> None:
         differing = _differences(self._deciding(notes["recipe"]), self._deciding(self.recipe.to_dict()))
-        # More or fewer steps only move the cool-down, as long as it has not begun.
-        if differing == ["stage.steps"] and notes["step"] <= cooldown_start(self.recipe.optimizer, self.stage.steps):
+        # Another number of steps is the same run as long as it has not changed the learning rate of a step.
+        if differing == ["stage.steps"] and self._same_rates(notes):
             differing = []
         if differing:
             raise TrainingError(
@@ -399,6 +409,11 @@ class Trainer:
             )
         self.checkpoints.load(self.trainee, self.optimizer, self.average, self.adversary)
         self.step, self.skipped, self.replaced = notes["step"], notes["skipped"], notes["replaced"]
+
+    def _same_rates(self, notes: dict[str, Any]) -> bool:
+        settings, theirs = self.recipe.optimizer, notes["recipe"]["stages"][self.stage.name]["steps"]
+        rates = (learning_rate(settings, step, self.stage.steps) for step in range(notes["step"]))
+        return all(rate == learning_rate(settings, step, theirs) for step, rate in enumerate(rates))
 
     def _deciding(self, recipe: dict[str, Any]) -> dict[str, Any]:
         """What of a recipe decides this stage's results, the other stages and what is only told left out."""

@@ -219,6 +219,9 @@ def test_more_steps_go_on_until_the_cooldown_has_begun(make_recipe: Make, folder
     assert losses(tmp_path / "run") == losses(tmp_path / "whole")
     with pytest.raises(TrainingError, match=r"with another stage\.steps"):
         train(make_recipe(20), folder, tmp_path / "run")
+    # Past its own cool-down's start the rate has fallen already, and more steps would have kept it up.
+    with pytest.raises(TrainingError, match=r"with another stage\.steps"):
+        train(make_recipe(60), folder, tmp_path / "run")
 
 
 def test_other_photos_do_not_go_on(recipe: Recipe, folder: Path, tmp_path: Path) -> None:
