@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Hashable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,30 +14,24 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor, nn
 
-from atoken.network import Plan
-from atoken.tokens import SparseTokens
 from atoken.training.adversary import open_adversary
 from atoken.training.alignment import Alignment
 from atoken.training.checkpoints import Checkpoints
-from atoken.training.data import Batch, Batches, Pack, load_ahead
+from atoken.training.data import Batch, Batches, load_ahead
 from atoken.training.distributed import World, full_state
 from atoken.training.errors import TrainingError
-from atoken.training.flops import PEAKS, step_flops
-from atoken.training.graphs import Graphs
 from atoken.training.logs import Log
-from atoken.training.noise import normal_noise
+from atoken.training.meter import Meter
 from atoken.training.optimizer import Average, build_optimizer, set_learning_rate
+from atoken.training.passes import Passes
 from atoken.training.perceptual import Perceptual
 from atoken.training.recipe import Recipe
+from atoken.training.resuming import refuse_another_run
 from atoken.training.round_robin import task_of, tasks_of
 from atoken.training.schedule import learning_rate
-from atoken.training.terms import Aligned, align, reconstruct, weigh
 from atoken.training.trainee import Terms, Trainee
 
 __all__ = ["Run", "Trainer"]
-
-MOST_PLANS = 256
-"""Layouts of packs that are kept."""
 
 Validate = Callable[["Trainer"], dict[str, float]]
 """Measures the averaged model; called every `validate_every` steps and at the end."""
@@ -61,18 +55,6 @@ class Run:
     alignment: Alignment | None = None
     workers: int = 0
     validate: Validate | None = None
-
-
-@dataclass(slots=True)
-class _Meter:
-    """Sums between two lines of the log."""
-
-    steps: int = 0
-    tokens: int = 0
-    samples: int = 0
-    flops: float = 0.0
-    waited: float = 0.0
-    start: float = field(default_factory=time.perf_counter)
 
 
 class Trainer:
@@ -105,8 +87,9 @@ class Trainer:
         self._prepare_blocks()
         self.optimizer = build_optimizer(trainee, self.recipe.optimizer)
         self.adversary = open_adversary(self.recipe, stage, self.world)
-        self._plans: dict[Hashable, Plan] = {}
-        self._graphs = self._recorder()
+        self._passes = Passes(
+            self.recipe, stage, trainee, self.world, perceptual=run.perceptual, adversary=self.adversary
+        )
         self.average = Average(trainee, self.recipe.optimizer.ema)
         notes = checkpoints.newest()
         if notes is not None:
@@ -129,15 +112,15 @@ class Trainer:
             TrainingError: `patience` steps in a row gave no finite loss, or memory ran out; names the samples, or task
                 and tokens.
         """
-        steps, start, meter = self.stage.steps, time.monotonic(), _Meter()
+        steps, start, meter = self.stage.steps, time.monotonic(), Meter()
         try:
             with closing(self._batches_ahead()) as ahead:
                 while self.step < steps and not self._asked_to_stop(stop, start, seconds):
                     line = self._train_step(ahead, meter)
                     if self.step % self.recipe.log_every == 0 or self.step == steps:
                         self._tell_replaced()
-                        self.run_.log.write(line() | self._speed(meter))
-                        meter = _Meter()
+                        self.run_.log.write(line() | meter.speed(self.world))
+                        meter = Meter()
                     if self.step % self.recipe.validate_every == 0 or self.step == steps:
                         self._validate()
                     if self.step % self.recipe.checkpoint_every == 0:
@@ -174,7 +157,7 @@ class Trainer:
         tasks = ((name, step) for step in range(self.step, self.stage.steps) for name in tasks_of(self.stage, step))
         return load_ahead(self.batches, tasks, workers=self.run_.workers, ahead=4)
 
-    def _train_step(self, ahead: Iterator[Batch], meter: _Meter) -> Callable[[], dict[str, Any]]:
+    def _train_step(self, ahead: Iterator[Batch], meter: Meter) -> Callable[[], dict[str, Any]]:
         """One step; the line about it is put together only if it is wanted, since that waits for the device."""
         rate = learning_rate(self.recipe.optimizer, self.step, self.stage.steps)
         set_learning_rate(self.optimizer, rate)
@@ -200,7 +183,7 @@ class Trainer:
         else:
             self.skipped += 1
             self._bad_in_a_row += 1
-        self._zero_gradients()
+        self._passes.zero_gradients(self.optimizer)
         self.step += 1
         meter.steps += 1
         self._between_steps = True
@@ -212,7 +195,7 @@ class Trainer:
             )
         return partial(self._line, sums, rate, size)
 
-    def _accumulate(self, batch: Batch, meter: _Meter) -> Terms:
+    def _accumulate(self, batch: Batch, meter: Meter) -> Terms:
         """Gradients of one task's batch, pack by pack; its terms as this rank's part of the mean over samples."""
         aligned = None
         if batch.task.endswith("_text"):
@@ -221,95 +204,17 @@ class Trainer:
         sums: Terms = {}
         first = 0
         for number, pack in enumerate(batch.packs):
-            try:
-                if aligned is not None:
-                    terms = self._align(batch.task, pack, aligned[number])
-                else:
-                    terms = self._reconstruct(batch.task, pack, first)
-            except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-                raise _no_memory(batch.task, pack, self.recipe) from error
+            if aligned is not None:
+                terms = self._passes.align(batch.task, pack, aligned[number])
+            else:
+                terms = self._passes.reconstruct(batch.task, pack, step=self.step, first=first)
             for name, value in terms.items():
                 sums[name] = sums[name] + value if name in sums else value
             first += len(pack.ids)
-            meter.samples += len(pack.ids)
-            meter.tokens += sum(pack.lengths)
-            meter.flops += step_flops(self.trainee.tokenizer, pack, recompute=False)
+            meter.add(self.trainee.tokenizer, pack)
         if self.adversary is not None:
             sums |= self.adversary.learn()
         return {f"{batch.task}/{name}": value for name, value in sums.items()}
-
-    def _align(self, task: str, pack: Pack, aligned: Aligned) -> Terms:
-        inputs = {"texts": aligned.texts, "positives": aligned.positives}
-        if aligned.teacher is not None:
-            inputs["teacher"] = aligned.teacher
-
-        def terms(tokens: SparseTokens, plan: Plan, given: Mapping[str, Tensor]) -> Terms:
-            what = Aligned(given["texts"], given["positives"], given.get("teacher"))
-            found: Terms = self.trainee(align, tokens, what, plan=plan, losses=self.recipe.losses)
-            return found
-
-        return self._pass(task, pack, inputs, terms)
-
-    def _reconstruct(self, task: str, pack: Pack, first: int) -> Terms:
-        def terms(tokens: SparseTokens, plan: Plan, given: Mapping[str, Tensor]) -> Terms:
-            judge = self.adversary if self.adversary is not None and self.adversary.active(self.step) else None
-            settings = {
-                "plan": plan,
-                "losses": self.recipe.losses,
-                "perceptual": self.run_.perceptual,
-                "adversary": judge,
-            }
-            found: Terms = self.trainee(reconstruct, tokens, pack, given["noise"], **settings)
-            return found
-
-        return self._pass(task, pack, {"noise": self._noise(pack, first)}, terms)
-
-    def _pass(self, task: str, pack: Pack, inputs: dict[str, Tensor], terms: Callable[..., Terms]) -> Terms:
-        """Forward and backward pass of a pack; the terms and the loss, divided by the samples of the global batch."""
-        samples = self.stage.tasks[task].samples
-        # Packs of one kind of item, all of one size, are laid out alike.
-        same = len(set(pack.items)) == 1 and pack.items[0].kind != "asset"
-        key = (task, len(pack.items), pack.items[0]) if same else None
-        tokens = pack.tokens(self.trainee.tokenizer.config.patch, self.world.device)
-        plan = self._plan(key, tokens)
-
-        def compute(given: Mapping[str, Tensor]) -> Terms:
-            with self._precision():
-                found = terms(tokens.with_features(given["features"]), plan, given)
-            if self.adversary is not None:
-                found = self.adversary.balanced(
-                    found, self.recipe.losses, self.trainee.tokenizer.decoder.out_layer.weight
-                )
-            loss = weigh(found, self.recipe.losses) / samples
-            # Gradients are averaged over ranks: times their number, the average is the sum.
-            (loss * self.world.size).backward()  # type: ignore[no-untyped-call]
-            return {"loss": loss.detach()} | {name: value.detach() / samples for name, value in found.items()}
-
-        inputs = {"features": tokens.features, **inputs}
-        if self._graphs is None or key is None or self.adversary is not None:
-            return compute(inputs)
-        return self._graphs.run(key, compute, inputs)
-
-    def _plan(self, key: Hashable, tokens: SparseTokens) -> Plan:
-        plan = self._plans.get(key) if key is not None else None
-        if plan is None:
-            with self._precision():
-                plan = self.trainee.tokenizer.plan(tokens)
-        if key is not None:
-            self._plans[key] = plan
-            if len(self._plans) > MOST_PLANS:
-                self._plans.pop(next(iter(self._plans)))
-        return plan
-
-    def _precision(self) -> torch.autocast:
-        half = self.recipe.precision == "bfloat16"
-        return torch.autocast(self.world.device.type, torch.bfloat16, enabled=half)
-
-    def _noise(self, pack: Pack, first: int) -> Tensor:
-        # This rank's samples are every world-size-th of the global batch.
-        numbers = [self.world.rank + (first + i) * self.world.size for i in range(len(pack.ids))]
-        seed = ((self.recipe.seed * 64 + self.index) << 32) + self.step
-        return normal_noise(seed, numbers, pack.lengths, self.stage.latents, self.world.device)
 
     # -- What is told ------------------------------------------------------------------------
 
@@ -328,39 +233,11 @@ class Trainer:
         for reason in reasons:
             self.run_.log.write({"stage": self.index + 1, "step": self.step, "replaced": reason})
 
-    def _speed(self, meter: _Meter) -> dict[str, float]:
-        if self.world.device.type == "cuda":
-            torch.cuda.synchronize(self.world.device)
-        elapsed = time.perf_counter() - meter.start
-        told = {
-            "steps_per_s": meter.steps / elapsed,
-            "samples_per_s": meter.samples * self.world.size / elapsed,
-            "tokens_per_s": meter.tokens * self.world.size / elapsed,
-            "tflops_per_gpu": meter.flops / elapsed / 1e12,
-            "data_share": meter.waited / elapsed,
-        }
-        if self.world.device.type == "cuda":
-            told["memory_gib"] = torch.cuda.max_memory_allocated(self.world.device) / 2**30
-            name = torch.cuda.get_device_name(self.world.device)
-            peak = next((peak for part, peak in PEAKS.items() if part in name), None)
-            if peak is not None:
-                told["mfu"] = meter.flops / elapsed / peak
-        return told
-
     def _validate(self) -> None:
         if self.run_.validate is not None:
             figures = self.run_.validate(self)
             if figures:
                 self.run_.log.write({"stage": self.index + 1, "step": self.step, **figures})
-
-    def _zero_gradients(self) -> None:
-        if self._graphs is None:
-            self.optimizer.zero_grad()
-            return
-        self._graphs.zero()
-        if self.trainee.tokenizer.gaussian_decoder is not None:
-            # Not recorded, and not in every step: without a gradient it is left as it is.
-            self.trainee.tokenizer.gaussian_decoder.zero_grad()
 
     # -- Before the first step ---------------------------------------------------------------
 
@@ -384,72 +261,7 @@ class Trainer:
             block.forward = forward
         self.world.shard(self.trainee, blocks, half=self.recipe.precision == "bfloat16")
 
-    def _recorder(self) -> Graphs | None:
-        if not self.recipe.cuda_graphs or self.world.device.type != "cuda":
-            return None
-        if self.world.size > 1 or self.run_.perceptual is not None:
-            raise TrainingError("cuda_graphs: only on one process and without perceptual terms; set it to false")
-        outside = self.trainee.tokenizer.gaussian_decoder
-        excluded = set() if outside is None else {id(p) for p in outside.parameters()}
-        return Graphs(p for p in self.trainee.parameters() if id(p) not in excluded)
-
     def _resume(self, notes: dict[str, Any]) -> None:
-        differing = _differences(self._deciding(notes["recipe"]), self._deciding(self.recipe.to_dict()))
-        # Another number of steps is the same run as long as it has not changed the learning rate of a step.
-        if differing == ["stage.steps"] and self._same_rates(notes):
-            differing = []
-        if differing:
-            raise TrainingError(
-                f"{self.checkpoints.folder}: holds a run at step {notes['step']} with another {', '.join(differing)}; "
-                "give the recipe that it began with, or another folder"
-            )
-        if notes["data"] != self.batches.fingerprint:
-            raise TrainingError(
-                f"{self.checkpoints.folder}: holds a run on other data; give the same, or another folder"
-            )
+        refuse_another_run(notes, self.recipe, self.stage, self.batches.fingerprint, self.checkpoints.folder)
         self.checkpoints.load(self.trainee, self.optimizer, self.average, self.adversary)
         self.step, self.skipped, self.replaced = notes["step"], notes["skipped"], notes["replaced"]
-
-    def _same_rates(self, notes: dict[str, Any]) -> bool:
-        settings, theirs = self.recipe.optimizer, notes["recipe"]["stages"][self.stage.name]["steps"]
-        rates = (learning_rate(settings, step, self.stage.steps) for step in range(notes["step"]))
-        return all(rate == learning_rate(settings, step, theirs) for step, rate in enumerate(rates))
-
-    def _deciding(self, recipe: dict[str, Any]) -> dict[str, Any]:
-        """What of a recipe decides this stage's results, the other stages and what is only told left out."""
-        kept = {key: value for key, value in recipe.items() if key not in TELLING}
-        return kept | {"stage": recipe["stages"].get(self.stage.name)}
-
-
-TELLING = {
-    "name",
-    "stages",
-    "log_every",
-    "validate_every",
-    "checkpoint_every",
-    "patience",
-    "compile",
-    "recompute",
-    "cuda_graphs",
-}
-
-
-def _differences(theirs: dict[str, Any], ours: dict[str, Any], where: str = "") -> list[str]:
-    """Dotted keys in which two recipes differ."""
-    found = []
-    for key in sorted({*theirs, *ours}):
-        a, b = theirs.get(key), ours.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{where}{key}.")
-        elif a != b:
-            found.append(f"{where}{key}")
-    return found
-
-
-def _no_memory(task: str, pack: Pack, recipe: Recipe) -> TrainingError:
-    tokens = sum(pack.lengths)
-    mend = f"lower pack_tokens (now {recipe.pack_tokens})" if len(pack.ids) > 1 else "lower the task's resolution"
-    return TrainingError(
-        f"out of memory in {task}: a pack of {len(pack.ids)} items, {tokens} tokens; {mend}"
-        f"{'' if recipe.recompute else ', or set recompute: true'}"
-    )

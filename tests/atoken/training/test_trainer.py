@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from atoken.tokenizer import AToken
-from atoken.training import trainer as trainer_module
+from atoken.training import passes
 from atoken.training.errors import TrainingError
 from atoken.training.logs import LOG
 from atoken.training.recipe import Recipe
@@ -140,7 +140,7 @@ def test_kill_9_then_resume_gives_the_same_losses(make_recipe: Make, folder: Pat
 def test_a_step_without_a_finite_loss_changes_nothing(
     recipe: Recipe, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weigh, accumulate = trainer_module.weigh, Trainer._accumulate
+    weigh, accumulate = passes.weigh, Trainer._accumulate
     weights: dict[int, torch.Tensor] = {}
     steps: list[int] = []
 
@@ -153,7 +153,7 @@ def test_a_step_without_a_finite_loss_changes_nothing(
         return weigh(terms, given) * (torch.nan if steps[-1] in (2, 5, 6) else 1.0)
 
     monkeypatch.setattr(Trainer, "_accumulate", noting)
-    monkeypatch.setattr(trainer_module, "weigh", broken)
+    monkeypatch.setattr(passes, "weigh", broken)
     assert train(recipe, folder, tmp_path / "run")
     assert torch.equal(weights[2], weights[3])
     assert torch.equal(weights[5], weights[7])
@@ -165,9 +165,9 @@ def test_a_step_without_a_finite_loss_changes_nothing(
 def test_many_such_steps_in_a_row_stop_the_run_and_name_the_samples(
     recipe: Recipe, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weigh = trainer_module.weigh
+    weigh = passes.weigh
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module, "weigh", lambda terms, given: weigh(terms, given) * torch.inf)
+        patch.setattr(passes, "weigh", lambda terms, given: weigh(terms, given) * torch.inf)
         with pytest.raises(TrainingError, match=r"step 3: no finite loss in 3 steps in a row; .*p\d\.png"):
             train(recipe, folder, tmp_path / "run")
     seen: list[str] = []
@@ -250,7 +250,7 @@ def test_out_of_memory_names_task_and_tokens(
 
     train(recipe, folder, tmp_path / "run", steps=5)
     with monkeypatch.context() as patch:
-        patch.setattr(trainer_module, "reconstruct", full)
+        patch.setattr(passes, "reconstruct", full)
         said = r"out of memory in image_recon: a pack of 4 items, 64 tokens; lower pack_tokens \(now 64\), or set "
         with pytest.raises(TrainingError, match=said):
             train(recipe, folder, tmp_path / "run")
