@@ -20,7 +20,7 @@ from atoken.training.distributed import World, joined
 from atoken.training.errors import TrainingError
 from atoken.training.logs import Log, Tracker
 from atoken.training.perceptual import Perceptual, load_perceptual
-from atoken.training.recipe import Recipe
+from atoken.training.recipe import IMAGE_TEXT, ImageTask, Recipe
 from atoken.training.samples import comparison, save_picture
 from atoken.training.stages import Stages, averaged_model, stage_folder
 from atoken.training.trainer import Run, Trainer
@@ -94,7 +94,7 @@ class _Session:
         self.recipe, self.inputs, self.world, self.say = recipe, inputs, world, say
         self.sources = open_sources(inputs.data, cache=inputs.cache)
         self._check_data()
-        self.validation = load_validation(inputs.val, say) if inputs.val else Validation()
+        self.validation = self._load_validation() if inputs.val else Validation()
         self.head = self._head()
         self.figures: dict[str, dict[str, float]] = {}
         self.replaced: Counter[str] = Counter()
@@ -190,6 +190,11 @@ class _Session:
         if self.world.is_main:
             with replacing(self.inputs.out / RECIPE) as aside:
                 aside.write_text(yaml.safe_dump(self.recipe.to_dict(), sort_keys=False))
+
+    def _load_validation(self) -> Validation:
+        aligned = [stage.tasks[IMAGE_TEXT] for stage in self.recipe.stages if IMAGE_TEXT in stage.tasks]
+        sides = [task.resolution[1] for task in aligned if isinstance(task, ImageTask)]
+        return load_validation(self.inputs.val, self.say, labelled_side=max(sides, default=PATCH))
 
     def _head(self) -> TextHead | None:
         if not any(task.endswith("_text") for stage in self.recipe.stages for task in stage.tasks):

@@ -34,8 +34,6 @@ SIZE = 256
 """Side of the centre crop of images and, at most, of clips."""
 FRAMES = 32
 """First frames of a clip that count."""
-LABELLED_SIDE = 128
-"""Side that labelled images are brought to, enlarged where they are smaller (bicubic, antialiased)."""
 TEMPLATES = ("a photo of {}",)
 PICTURES = 4
 """Of an asset, the first of its pictures."""
@@ -142,13 +140,17 @@ def _top1(model: AToken, tower: TextTower, labelled: Labelled) -> float:
 # -- Loading ---------------------------------------------------------------------------------
 
 
-def load_validation(given: Mapping[str, Sequence[str]], say: Callable[[str], None]) -> Validation:
+def load_validation(
+    given: Mapping[str, Sequence[str]], say: Callable[[str], None], *, labelled_side: int
+) -> Validation:
     """Read all held-out data into memory.
 
     Args:
         given: paths by kind: "images" folders, "videos" files or folders of them, "assets" folders of prepared assets
             (`atoken prepare`), "labelled" .parquet files with image bytes, `label` and `class_name`.
         say: is told what could not be used.
+        labelled_side: that labelled images are brought to (bicubic, antialiased), as large as those that the model
+            learned to name.
 
     Raises:
         TrainingError: a path that is not there, or holds nothing that can be used.
@@ -161,7 +163,7 @@ def load_validation(given: Mapping[str, Sequence[str]], say: Callable[[str], Non
             say(f"skipped {reason}")
     clips = dict(_clip(path) for name in given.get("videos", ()) for path in _videos(Path(name)))
     assets = [load_prepared(path) for name in given.get("assets", ()) for path in _prepared(Path(name))]
-    tables = [_labelled(Path(name)) for name in given.get("labelled", ())]
+    tables = [_labelled(Path(name), labelled_side) for name in given.get("labelled", ())]
     if len(tables) > 1:
         raise TrainingError("--val labelled: give one table")
     return Validation(images=images, clips=clips, assets=assets, labelled=tables[0] if tables else None)
@@ -198,7 +200,7 @@ def _clip(path: Path) -> tuple[str, np.ndarray]:
     return path.stem, frames[:, top : top + height, left : left + width]
 
 
-def _labelled(path: Path) -> Labelled:
+def _labelled(path: Path, size: int) -> Labelled:
     try:
         table = pyarrow.parquet.read_table(path)
         rows = table.select(["label", "class_name"]).to_pydict()
@@ -207,9 +209,9 @@ def _labelled(path: Path) -> Labelled:
         raise TrainingError(f"{path}: needs columns image, label and class_name ({error})") from None
     names = dict(sorted(zip(rows["label"], rows["class_name"], strict=True)))
     place = {label: index for index, label in enumerate(names)}
-    side = (LABELLED_SIDE, LABELLED_SIDE)
     pixels = [
-        np.asarray(Image.open(io.BytesIO(blob)).convert("RGB").resize(side, Image.Resampling.BICUBIC)) for blob in blobs
+        np.asarray(Image.open(io.BytesIO(blob)).convert("RGB").resize((size, size), Image.Resampling.BICUBIC))
+        for blob in blobs
     ]
     labels = torch.tensor([place[label] for label in rows["label"]])
     return Labelled(np.stack(pixels), labels, tuple(map(class_name, names.values())))
