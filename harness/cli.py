@@ -202,6 +202,47 @@ def merge(
     merge_folder(run_dir, strict=strict)
 
 
+@app.command("check")
+@_reported
+def check_(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help="NAME, NAME:ARG or pkg.module:factory.")],
+    *,
+    ckpt: Annotated[str | None, typer.Option(metavar="PATH|NAME", help="Checkpoint of the tokenizer.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Architecture of a checkpoint that does not say it.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the tokenizer's factory; repeatable.")
+    ] = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    untrained: Annotated[
+        bool, typer.Option("--untrained", help="Random weights: flat colours need not come back.")
+    ] = False,
+    tolerance: Annotated[
+        float, typer.Option(help="Difference that another batch may make, of [-1, 1]; bfloat16 needs about 0.05.")
+    ] = 1e-4,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Check a tokenizer's adapter: order, batch independence, sizes, seeds, card; exit 1 if it breaks the contract.
+
+    The outcome is written below the folder of runs; the report makes Table 1 of it.
+    """
+    from harness.check import check
+
+    code = check(
+        spec,
+        ckpt=ckpt,
+        preset=preset,
+        options=option or (),
+        device=device,
+        dtype=dtype,
+        trained=not untrained,
+        tolerance=tolerance,
+        runs=runs,
+        echo=typer.echo,
+    )
+    raise typer.Exit(code)
+
+
 @app.command()
 @_reported
 def report(

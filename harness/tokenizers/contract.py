@@ -10,6 +10,8 @@ Each fault comes back as one sentence that says what was seen and what is wanted
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from harness.tokenizers.asset import AssetTokenizer
@@ -21,7 +23,6 @@ from harness.tokenizers.video import VideoTokenizer
 from harness.tokenizers.video_contract import video_faults
 
 
-@torch.inference_mode()  # as the runner calls it
 def check_adapter(tokenizer: Adapter, *, trained: bool = True, tolerance: float = 1e-4) -> list[str]:
     """Run an adapter through everything that the harness relies on.
 
@@ -44,16 +45,33 @@ def check_adapter(tokenizer: Adapter, *, trained: bool = True, tolerance: float 
     Returns:
         The faults, none if the adapter holds the contract. An exception of the adapter is a fault too.
     """
+    parts = faults_by_part(tokenizer, trained=trained, tolerance=tolerance)
+    prefixes = {"video": "video: ", "asset": "asset: "}
+    return [prefixes.get(part, "") + fault for part, faults in parts.items() for fault in faults]
+
+
+@torch.inference_mode()  # as the runner calls it
+def faults_by_part(tokenizer: Adapter, *, trained: bool = True, tolerance: float = 1e-4) -> dict[str, list[str]]:
+    """`check_adapter`, with the faults of each part on their own.
+
+    Returns:
+        ``card`` and those of ``image``, ``video`` and ``asset`` that the adapter offers, each with its faults. With a
+        fault of the card it is the only part: the others would be misjudged.
+    """
     if faults := card_faults(tokenizer):
-        return faults  # without a right card the rest would be misjudged
+        return {"card": faults}
+    parts: dict[str, list[str]] = {"card": []}
+    if isinstance(tokenizer, Tokenizer):
+        parts["image"] = _caught(lambda: image_faults(tokenizer, trained=trained, tolerance=tolerance))
+    if isinstance(tokenizer, VideoTokenizer):
+        parts["video"] = _caught(lambda: video_faults(tokenizer, trained=trained, tolerance=tolerance))
+    if isinstance(tokenizer, AssetTokenizer):
+        parts["asset"] = _caught(lambda: asset_faults(tokenizer, trained=trained))
+    return parts
+
+
+def _caught(check: Callable[[], list[str]]) -> list[str]:
     try:
-        if isinstance(tokenizer, Tokenizer):
-            faults += image_faults(tokenizer, trained=trained, tolerance=tolerance)
-        if isinstance(tokenizer, VideoTokenizer):
-            found = video_faults(tokenizer, trained=trained, tolerance=tolerance)
-            faults += [f"video: {fault}" for fault in found]
-        if isinstance(tokenizer, AssetTokenizer):
-            faults += [f"asset: {fault}" for fault in asset_faults(tokenizer, trained=trained)]
+        return check()
     except Exception as error:
         return [f"raised {type(error).__name__}: {error}"]
-    return faults
