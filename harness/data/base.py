@@ -110,6 +110,7 @@ class Dataset(ABC):
         expected: the official number of samples; ``None`` where none is fixed (any folder).
         credits: source and licence, one line.
         notes: what a reader of ``data check`` should know of this copy, one line each.
+        captions: of each sample, in the order of `samples`, one text or several; None where the set has none.
     """
 
     modality: ClassVar[Modality]
@@ -118,6 +119,7 @@ class Dataset(ABC):
     expected: int | None
     credits: str
     notes: tuple[str, ...] = ()
+    captions: Sequence[Sequence[str]] | None = None
 
     @property
     @abstractmethod

