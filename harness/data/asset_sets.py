@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from importlib import resources
 from pathlib import Path, PurePosixPath
 
 from atoken.assets.cycles import BLEND, PYTHON
@@ -16,7 +18,7 @@ _PREFERENCE = (*FORMATS, BLEND)
 
 
 class Toys4k(AssetDataset):
-    """Models with the ids ``category/name``; no list of them all is published but TRELLIS's choice of 3,229."""
+    """Models with the ids ``category/name``; a label is the place of the category among the 105 of the set."""
 
     def id_of(self, entry: str) -> str:
         """``airplane/airplane_000`` of that itself, and of TRELLIS's path of a file."""
@@ -59,12 +61,30 @@ def open_toys4k(entry: DatasetEntry, location: Path) -> Toys4k:
             "toys4k_obj_files or its zip"
         )
     blends = sum(PurePosixPath(name.lower()).suffix == BLEND for name in chosen.values())
-    notes = [f"{len({id_.partition('/')[0] for id_ in chosen}):,} categories"]
+    published = _categories()
+    label = {category: place for place, category in enumerate(published)}
+    found = {id_: id_.partition("/")[0] for id_ in chosen}
+    notes = [
+        f"{len(set(found.values()) & published.keys()):,} of {len(published):,} categories, "
+        f"{sum(category in published for category in found.values()):,} of {sum(published.values()):,} models"
+    ]
+    if foreign := sorted(set(found.values()) - published.keys()):
+        notes.append(f"no categories of Toys4k, so without labels: {', '.join(foreign)}")
     if blends:
         notes.append(
             f"{blends:,} models are there as .blend alone, which Blender alone reads (a Python with bpy, ${PYTHON})"
         )
-    return Toys4k(entry, store, [ModelMember(Sample(id_), name) for id_, name in chosen.items()], notes=notes)
+    members = [ModelMember(Sample(id_, label.get(found[id_])), name) for id_, name in chosen.items()]
+    dataset = Toys4k(entry, store, members, notes=notes)
+    dataset.class_names = tuple(category.replace("_", " ") for category in published)
+    return dataset
+
+
+def _categories() -> dict[str, int]:
+    """Toys4k's categories with how many models each has, sorted."""
+    text = (resources.files("harness.data") / "lists" / "toys4k.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(line for line in text.splitlines() if not line.startswith("#"))
+    return {row["category"]: int(row["models"]) for row in rows}
 
 
 def _rank(name: str) -> tuple[int, str]:

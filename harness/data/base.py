@@ -111,6 +111,7 @@ class Dataset(ABC):
         credits: source and licence, one line.
         notes: what a reader of ``data check`` should know of this copy, one line each.
         captions: of each sample, in the order of `samples`, one text or several; None where the set has none.
+        class_names: what a label means, by label; None where the set does not say it.
     """
 
     modality: ClassVar[Modality]
@@ -120,6 +121,7 @@ class Dataset(ABC):
     credits: str
     notes: tuple[str, ...] = ()
     captions: Sequence[Sequence[str]] | None = None
+    class_names: Sequence[str] | None = None
 
     @property
     @abstractmethod

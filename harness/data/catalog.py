@@ -56,6 +56,14 @@ DATASETS: tuple[DatasetEntry, ...] = (
         opener="harness.data.benchmark_sets:open_imagenet_val",
     ),
     DatasetEntry(
+        name="imagenet-v2",
+        title="ImageNet-V2 (matched frequency)",
+        expected=10_000,
+        location="the folder imagenetv2-matched-frequency-format-val with its folders 0 to 999, or a plain tar of it",
+        credits="ImageNet-V2 (Recht et al. 2019), ImageNet terms: non-commercial research",
+        opener="harness.data.class_sets:open_imagenet_v2",
+    ),
+    DatasetEntry(
         name="coco-val2017",
         title="COCO val2017",
         expected=5_000,
@@ -78,6 +86,22 @@ DATASETS: tuple[DatasetEntry, ...] = (
         location="a folder with dataset_flickr30k.json and, below it, the images",
         credits="Flickr30k (Young et al. 2014), split of Karpathy and Fei-Fei 2015; research use, Flickr's terms",
         opener="harness.data.image_captions:open_flickr30k",
+    ),
+    DatasetEntry(
+        name="classes",
+        title="Folder of classes",
+        expected=None,
+        location="any folder with one sub-folder of images for each class",
+        credits="the user's own",
+        opener="harness.data.class_sets:open_classes",
+    ),
+    DatasetEntry(
+        name="parquet",
+        title="Labelled images in Parquet",
+        expected=None,
+        location="a Parquet file with the columns image, label and class_name, or a folder of such files",
+        credits="the user's own",
+        opener="harness.data.class_sets:open_parquet",
     ),
     DatasetEntry(
         name="folder",

@@ -65,6 +65,7 @@ class _Subset(Dataset):
         self._listed = tuple(sorted(listed))
         self._samples = tuple(whole.samples[index] for index in indices)
         self._stamp = whole.stamp
+        self.class_names = whole.class_names
         if whole.captions is not None:
             self.captions = tuple(whole.captions[index] for index in indices)
 

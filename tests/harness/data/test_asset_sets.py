@@ -170,7 +170,7 @@ def test_toys4k_is_read_by_category_and_name(tmp_path: Path) -> None:
             "airplane/airplane_001",
             "ball/ball_007",
         ]
-        assert dataset.notes == ("2 categories",)
+        assert dataset.notes == ("2 of 105 categories, 3 of 4,000 models",)
         assert len(dataset.open(2).mesh.faces) == 4
 
 
