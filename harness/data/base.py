@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from harness.experiment import Modality
 
 if TYPE_CHECKING:
     from atoken.assets.mesh import Mesh
+    from atoken.video.colour import Colour
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +66,29 @@ class Clip:
             call decodes anew, and reads no further than it is asked to. Raises `SampleError` where the file breaks.
         ffmpeg_blocks: the same, with the colours that ffmpeg gives when nothing is asked of it (see
             `atoken.video.colour`); None where there is no difference, as for images of a folder.
+        by_number: given a colour (see there), its frames by their numbers, without decoding all of them; None where
+            the clip's form has no quicker way than to go through it. Raises `SampleError` where the file breaks.
     """
 
     shape: ClipShape
     sha256: str
     blocks: Callable[[int], Iterator[np.ndarray]]
     ffmpeg_blocks: Callable[[int], Iterator[np.ndarray]] | None = None
+    by_number: Callable[[Colour], NumberedFrames] | None = None
+
+
+class NumberedFrames(Protocol):
+    """The frames of a clip by number, from 0 on."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def frames(self, numbers: Sequence[int]) -> np.ndarray:
+        """Some of them, uint8 RGB ``[n, H, W, 3]``; `numbers` rise.
+
+        Raises:
+            SampleError: the file breaks.
+        """
 
 
 @dataclass(frozen=True, slots=True)

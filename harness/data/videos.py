@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import stat
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 
 from atoken.media import MediaError, is_image, is_video
 from atoken.video import Video, open_video
+from atoken.video.colour import Colour
+from atoken.video.containers import stated_size
+from atoken.video.seeking import SeekableVideo
 from harness.data.base import Clip, ClipShape, ClipSource, Sample, SampleError
 from harness.data.catalog import DatasetEntry
 from harness.data.fingerprint import clip_sha256
 from harness.data.images import printable
 from harness.data.stores import FolderStore
 from harness.errors import BenchError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +109,8 @@ class VideoDataset(ClipSource):
         shape = ClipShape(height=info.height, width=info.width, rate=info.rate)
         blocks = partial(_blocks, sample_id, path, video)
         other = None if path.is_dir() else partial(_blocks, sample_id, path, replace(video, colour="ffmpeg"))
-        return Clip(shape=shape, sha256=sha256, blocks=blocks, ffmpeg_blocks=other)
+        by_number = None if path.is_dir() else partial(_Numbered, sample_id, path, info.frames)
+        return Clip(shape=shape, sha256=sha256, blocks=blocks, ffmpeg_blocks=other, by_number=by_number)
 
     def stamp(self, index: int) -> str:
         path = self._root / self._members[index].name
@@ -123,6 +130,36 @@ def _blocks(sample_id: str, path: Path, video: Video, size: int) -> Iterator[np.
         raise SampleError(sample_id, _reason(path, error)) from None
     except OSError as error:
         raise SampleError(sample_id, error.strerror or str(error)) from None
+
+
+class _Numbered:
+    """A file's frames by number, whose errors are of the sample.
+
+    Args:
+        stated: frames by the file's header, None where it does not say.
+    """
+
+    def __init__(self, sample_id: str, path: Path, stated: int | None, colour: Colour) -> None:
+        self._sample_id, self._path = sample_id, path
+        self._video = self._tried(lambda: SeekableVideo(path, colour=colour))
+        # What was cut off is not among the packets: the rest would pass for a shorter clip.
+        cut = self._tried(lambda: stated_size(path) > path.stat().st_size)
+        if cut and not 0 < (stated or 0) <= len(self._video):
+            raise SampleError(sample_id, f"cut off after {len(self._video)} frames; copy or download it again")
+
+    def __len__(self) -> int:
+        return len(self._video)
+
+    def frames(self, numbers: Sequence[int]) -> np.ndarray:
+        return self._tried(lambda: self._video.frames(numbers))
+
+    def _tried(self, action: Callable[[], T]) -> T:
+        try:
+            return action()
+        except MediaError as error:
+            raise SampleError(self._sample_id, _reason(self._path, error)) from None
+        except OSError as error:
+            raise SampleError(self._sample_id, error.strerror or str(error)) from None
 
 
 def _reason(path: Path, error: MediaError) -> str:
