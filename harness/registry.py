@@ -1,7 +1,8 @@
 """Finds experiments and tokenizers through entry points, so that an installed package adds its own.
 
-Groups: ``atoken_bench.experiments`` (an `Experiment`, or an iterable of them) and
-``atoken_bench.tokenizers`` (a factory, see `create_tokenizer`). Imports nothing heavy.
+Groups: ``atoken_bench.experiments`` (an `Experiment`, or an iterable of them),
+``atoken_bench.tokenizers`` (a factory, see `create_tokenizer`) and ``atoken_bench.embedders`` (likewise, see
+`create_embedder`). Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -16,21 +17,25 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.errors import BenchError
 from harness.experiment import Experiment
 
 if TYPE_CHECKING:
-    from harness.tokenizers.base import Adapter
+    from harness.embedders.base import Embedder
+    from harness.tokenizers.base import Adapter, Evaluated
+
+E = TypeVar("E", bound="Evaluated")
 
 EXPERIMENTS = "atoken_bench.experiments"
 TOKENIZERS = "atoken_bench.tokenizers"
+EMBEDDERS = "atoken_bench.embedders"
 
 
 @dataclass(frozen=True, slots=True)
 class TokenizerSpec:
-    """A tokenizer as the user wrote it.
+    """A tokenizer or embedder as the user wrote it.
 
     Attributes:
         text: the spec itself, e.g. ``jpeg:75``.
@@ -100,6 +105,11 @@ def tokenizers() -> dict[str, EntryPoint]:
     return {point.name: point for point in sorted(entry_points(group=TOKENIZERS), key=lambda point: point.name)}
 
 
+def embedders() -> dict[str, EntryPoint]:
+    """The embedder factories by registry name, sorted, not loaded."""
+    return {point.name: point for point in sorted(entry_points(group=EMBEDDERS), key=lambda point: point.name)}
+
+
 def create_tokenizer(
     text: str,
     *,
@@ -126,17 +136,53 @@ def create_tokenizer(
     # Here and not above: the contract imports torch, and `list` finds tokenizers without it.
     from harness.tokenizers.base import Adapter
 
+    keywords = {"ckpt": ckpt, "preset": preset, "device": device, "dtype": dtype}
+    return _created(text, tokenizers(), "tokenizer", Adapter, **keywords, options=options)
+
+
+def create_embedder(
+    text: str,
+    *,
+    ckpt: str | None,
+    preset: str | None,
+    device: str,
+    dtype: str,
+    options: Mapping[str, str] = MappingProxyType({}),
+) -> Embedder:
+    """Build the embedder that a spec names; all as `create_tokenizer`, its factories give an `Embedder`.
+
+    Raises:
+        BenchError: as `create_tokenizer`.
+    """
+    from harness.embedders.base import Embedder
+
+    keywords = {"ckpt": ckpt, "preset": preset, "device": device, "dtype": dtype}
+    return _created(text, embedders(), "embedder", Embedder, **keywords, options=options)
+
+
+def _created(
+    text: str,
+    known: Mapping[str, EntryPoint],
+    noun: str,
+    kind: type[E],
+    *,
+    ckpt: str | None,
+    preset: str | None,
+    device: str | None,
+    dtype: str | None,
+    options: Mapping[str, str],
+) -> E:
     spec = TokenizerSpec.parse(text)
     if ckpt is not None and spec.argument is not None:
-        raise BenchError(f"tokenizer {text!r} has an argument already; leave out it or --ckpt {ckpt}")
-    factory = _factory(spec)
+        raise BenchError(f"{noun} {text!r} has an argument already; leave out it or --ckpt {ckpt}")
+    factory = _factory(spec, known, noun)
     keywords = dict(options)
     for name in keywords:
         if name in ("argument", "device", "dtype", "preset") or not _takes(factory, name):
-            raise BenchError(f"tokenizer {text!r} takes no --option {name}; it takes: {_keywords(factory)}")
+            raise BenchError(f"{noun} {text!r} takes no --option {name}; it takes: {_keywords(factory)}")
     if preset is not None:
         if not _takes(factory, "preset"):
-            raise BenchError(f"tokenizer {text!r} takes no --preset")
+            raise BenchError(f"{noun} {text!r} takes no --preset")
         keywords["preset"] = preset
     argument = spec.argument if ckpt is None else ckpt
     try:
@@ -144,12 +190,13 @@ def create_tokenizer(
     except TypeError as error:
         # Told apart from a TypeError inside the factory, whose traceback its author needs.
         raise BenchError(
-            f"tokenizer {text!r}: cannot be built ({error}); a factory is create(argument, *, device, dtype)"
+            f"{noun} {text!r}: cannot be built ({error}); a factory is create(argument, *, device, dtype)"
         ) from None
-    tokenizer = factory(*call.args, **call.kwargs)
-    if not isinstance(tokenizer, Adapter):
-        raise BenchError(f"tokenizer {text!r}: its factory returns a {type(tokenizer).__name__}, not a Tokenizer")
-    return tokenizer
+    made = factory(*call.args, **call.kwargs)
+    if not isinstance(made, kind):
+        wanted = "a Tokenizer" if noun == "tokenizer" else "an Embedder"
+        raise BenchError(f"{noun} {text!r}: its factory returns a {type(made).__name__}, not {wanted}")
+    return made
 
 
 def source_sha256(text: str) -> str | None:
@@ -164,20 +211,19 @@ def source_sha256(text: str) -> str | None:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else None
 
 
-def _factory(spec: TokenizerSpec) -> Callable[..., Any]:
+def _factory(spec: TokenizerSpec, known: Mapping[str, EntryPoint], noun: str) -> Callable[..., Any]:
     if spec.factory is not None:
         factory = getattr(_module(spec), spec.factory, None)
         if factory is None:
-            raise BenchError(f"tokenizer {spec.text!r}: {spec.name} has no {spec.factory}")
+            raise BenchError(f"{noun} {spec.text!r}: {spec.name} has no {spec.factory}")
     else:
-        known = tokenizers()
         if spec.name not in known:
             raise BenchError(
-                f"no tokenizer {spec.name!r}; there are: {', '.join(known) or 'none'} (or pkg.module:factory)"
+                f"no {noun} {spec.name!r}; there are: {', '.join(known) or 'none'} (or pkg.module:factory)"
             )
         factory = _load(known[spec.name])
     if not callable(factory):
-        raise BenchError(f"tokenizer {spec.text!r}: the factory is a {type(factory).__name__}, not callable")
+        raise BenchError(f"{noun} {spec.text!r}: the factory is a {type(factory).__name__}, not callable")
     result: Callable[..., Any] = factory
     return result
 

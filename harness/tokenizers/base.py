@@ -18,13 +18,33 @@ LatentMode = Literal["mean", "sample"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class TokenizerCard:
-    """Fixes what an evaluation must know, so that nobody can evaluate the tokenizer wrongly.
+class Card:
+    """What every row of a table says of itself, be it a tokenizer or an embedder (`harness.embedders.base`).
 
     Attributes:
         name: unique and usable as a folder name, e.g. ``jpeg-75``.
         title: as the report's row shows it.
         modalities: subset of ``image``, ``video``, ``asset``.
+        paper_row: ``Method`` (and stage) under which the paper prints it, None if it does not.
+        weights_sha256: of each weights file by name; empty for weight-free rows.
+        source: licence, training data and origin, one line.
+        settings: anything else that moves a number (a JPEG quality found by search, a PCA basis' hash).
+    """
+
+    name: str
+    title: str
+    modalities: tuple[str, ...] = ("image",)
+    paper_row: str | None = None
+    weights_sha256: dict[str, str] = field(default_factory=dict)
+    source: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizerCard(Card):
+    """Fixes what an evaluation must know, so that nobody can evaluate the tokenizer wrongly.
+
+    Attributes:
         token_type: as in the paper's "Token Type" column; ``codec``/``transform``/``none`` for reference rows.
         compression: ``(t, h, w)`` pixels per token, or None where the notion does not apply.
         latent_size: channels of a continuous latent or levels/codes as in the paper's "Latent Size" column.
@@ -35,15 +55,8 @@ class TokenizerCard:
         tile: ``(frames, rows, columns)`` in pixels that it treats apart from the next, None along an axis that it
             does not cut: where seams would show.
         latent_modes: what `encode` can do; deterministic tokenizers offer ``("mean",)``.
-        paper_row: ``Method`` (and stage) under which the paper prints it, None if it does not.
-        weights_sha256: of each weights file by name; empty for weight-free rows.
-        source: licence, training data and origin, one line.
-        settings: anything else that moves a number (a JPEG quality found by search, a PCA basis' hash).
     """
 
-    name: str
-    title: str
-    modalities: tuple[str, ...] = ("image",)
     token_type: TokenType
     compression: tuple[int, int, int] | None = None
     latent_size: int | None = None
@@ -52,10 +65,6 @@ class TokenizerCard:
     frames: tuple[int, int] = (1, 0)
     tile: tuple[int | None, int | None, int | None] = (None, None, None)
     latent_modes: tuple[LatentMode, ...] = ("mean",)
-    paper_row: str | None = None
-    weights_sha256: dict[str, str] = field(default_factory=dict)
-    source: str = ""
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,10 +85,10 @@ class Encoded:
     codes: Sequence[Tensor] | None = None
 
 
-class Adapter(ABC):
-    """What all tokenizers share: a card, a device, and settings that may be fitted to the set."""
+class Evaluated(ABC):
+    """What tokenizers and embedders share: a card, a device, and settings that may be fitted to the set."""
 
-    card: TokenizerCard
+    card: Card
     needs_prepare: bool = False
 
     def restore(self, settings: Mapping[str, Any]) -> None:
@@ -97,6 +106,12 @@ class Adapter(ABC):
     def device(self) -> torch.device:
         """Where the adapter wants its pixels."""
         return torch.device("cpu")
+
+
+class Adapter(Evaluated):
+    """What all tokenizers share."""
+
+    card: TokenizerCard
 
 
 class Tokenizer(Adapter):
