@@ -135,6 +135,22 @@ def short_side(shape: Sequence[int], size: int) -> tuple[int, int]:
     return (size, new_long) if height <= width else (new_long, size)
 
 
+def same_area(shape: Sequence[int], size: int, multiple: int) -> tuple[int, int]:
+    """``(height, width)`` of the same aspect and about ``size x size`` pixels, floored to multiples as AToken's
+    release does it (`atoken.preprocess.process_image`, ``square_image_length``).
+
+    Raises:
+        ShapeError: a side would be smaller than one multiple.
+    """
+    height, width, *_ = shape
+    columns = math.sqrt(width / height) * size
+    rows = columns * height / width
+    new_h, new_w = int(rows // multiple * multiple), int(columns // multiple * multiple)
+    if not (new_h and new_w):
+        raise ShapeError(f"{width} x {height} pixels at the area of {size} x {size}: a side would be below {multiple}")
+    return new_h, new_w
+
+
 def resize(pixels: np.ndarray, size: tuple[int, int], kernel: Kernel) -> np.ndarray:
     """Resize ``[H, W, 3]`` to ``size = (height, width)``.
 

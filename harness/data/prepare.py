@@ -11,12 +11,20 @@ tokenizer, so that the protocol's hash covers it. The steps:
                                      bicubic, bilinear, lanczos or box.
 ``resize_short_above(N,FILTER)``     only where the shorter side is above N: that side to N, the other rounded;
                                      TokenBench's preprocessing, with N 1080 and FILTER lanczos.
+``resize(N,FILTER)``                 torchvision's ``Resize((N, N))`` of a PIL image, antialiased: whatever its aspect,
+                                     the image becomes a square (SigLIP2's convention).
+``resize_area(N,M,FILTER)``          the aspect stays, the area becomes about N x N, the sides are floored to multiples
+                                     of M: NaFlex's sequence of (N / M)^2 patches, as AToken's release counts it.
 ``center_crop(N)``                   torchvision's ``CenterCrop(N)``; a side below N is padded with zeros.
 ``center_crop_multiple(N)``          the largest centre crop with sides that N divides: 1080 rows become 1072 with
                                      N 16, as in AToken's release.
 ``adm_center_crop(N)``               guided-diffusion's ``center_crop_arr``.
 ``to_tensor``                        torchvision's ``ToTensor``: leaves 8 bit, float32 in [0, 1].
 ``tensor_resize_short(N,bilinear,antialias)``  torchvision's ``Resize(N)`` of that tensor.
+``release_area(N,M)``                the release's ``process_image(square_image_length=N)``: as resize_area, but
+                                     bilinear WITHOUT antialiasing. It and the next leave 8 bit: float32, [-1, 1].
+``release_crop(N,M)``                its ``min_resolution=max_resolution=N``: shorter side to N, centre crop to N x N;
+                                     bilinear without antialiasing.
 ``normalize``                        torchvision's ``Normalize(0.5, 0.5)``: [0, 1] to [-1, 1].
 """
 
@@ -62,6 +70,32 @@ def _resize_short_above(pixels: np.ndarray, size: int, kernel: geometry.Kernel) 
     return geometry.resize(pixels, geometry.short_side_rounded(pixels.shape, size), kernel)
 
 
+def _resize_square(pixels: np.ndarray, size: int, kernel: geometry.Kernel) -> np.ndarray:
+    return geometry.resize(pixels, (size, size), kernel)
+
+
+def _resize_area(pixels: np.ndarray, size: int, multiple: int, kernel: geometry.Kernel) -> np.ndarray:
+    return geometry.resize(pixels, geometry.same_area(pixels.shape, size, multiple), kernel)
+
+
+def _release(pixels: np.ndarray, size: int, multiple: int, rule: Literal["area", "crop"]) -> np.ndarray:
+    import torch
+
+    from atoken.errors import InputError
+    from atoken.preprocess import process_image
+
+    image, bound = torch.from_numpy(np.ascontiguousarray(pixels)), (size, size)
+    try:
+        made = (
+            process_image(image, square_image_length=size, size_factor=multiple)
+            if rule == "area"
+            else process_image(image, min_resolution=bound, max_resolution=bound, size_factor=multiple)
+        )
+    except InputError as error:
+        raise geometry.ShapeError(str(error)) from None
+    return made.numpy()
+
+
 def _to_tensor(pixels: np.ndarray) -> np.ndarray:
     return pixels.astype(np.float32) / np.float32(255)
 
@@ -89,6 +123,10 @@ _KNOWN = {
     "native": _Known("", "native", "8-bit", "8-bit"),
     "resize_short": _Known(rf"{_N},({_FILTER})", "resize_short(N,FILTER)", "8-bit", "8-bit"),
     "resize_short_above": _Known(rf"{_N},({_FILTER})", "resize_short_above(N,FILTER)", "8-bit", "8-bit"),
+    "resize": _Known(rf"{_N},({_FILTER})", "resize(N,FILTER)", "8-bit", "8-bit"),
+    "resize_area": _Known(rf"{_N},{_N},({_FILTER})", "resize_area(N,M,FILTER)", "8-bit", "8-bit"),
+    "release_area": _Known(rf"{_N},{_N}", "release_area(N,M)", "8-bit", "[-1, 1]"),
+    "release_crop": _Known(rf"{_N},{_N}", "release_crop(N,M)", "8-bit", "[-1, 1]"),
     "center_crop": _Known(_N, "center_crop(N)", "any", "any"),
     "center_crop_multiple": _Known(_N, "center_crop_multiple(N)", "any", "any"),
     "adm_center_crop": _Known(_N, "adm_center_crop(N)", "8-bit", "8-bit"),
@@ -111,6 +149,15 @@ def _build(name: str, arguments: tuple[str, ...]) -> Step:
         step = partial(_resize_short, size=int(arguments[0]), kernel=_kernel(arguments))
     elif name == "resize_short_above":
         step = partial(_resize_short_above, size=int(arguments[0]), kernel=_kernel(arguments))
+    elif name == "resize":
+        step = partial(_resize_square, size=int(arguments[0]), kernel=geometry.FILTERS[arguments[1]])
+    elif name == "resize_area":
+        step = partial(
+            _resize_area, size=int(arguments[0]), multiple=int(arguments[1]), kernel=geometry.FILTERS[arguments[2]]
+        )
+    elif name in ("release_area", "release_crop"):
+        rule: Literal["area", "crop"] = "area" if name == "release_area" else "crop"
+        step = partial(_release, size=int(arguments[0]), multiple=int(arguments[1]), rule=rule)
     elif name == "center_crop_multiple":
         step = partial(geometry.center_crop_multiple, multiple=int(arguments[0]))
     elif name == "center_crop":
