@@ -271,7 +271,7 @@ def test_a_shape_that_would_fill_the_memory_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rgb|resize(256)", "unknown step 'resize.256.'.*resize_short.N,FILTER.*adm_center_crop"),
+        ("rgb|resize_long(256)", "unknown step 'resize_long.256.'.*resize_short.N,FILTER.*adm_center_crop"),
         ("", "unknown step ''"),
         ("rgb|", "unknown step ''"),
         ("rgb|resize_short(256)", r"not of the form resize_short\(N,FILTER\), with FILTER one of bicubic, bilinear"),

@@ -60,7 +60,7 @@ def test_the_releases_ways_are_its_own(shape: tuple[int, int]) -> None:
 
 def test_a_strip_that_has_no_area_left_names_its_shape() -> None:
     for step in ("resize_area(64,16,bicubic)", "release_area(64,16)"):
-        with pytest.raises(ValueError, match="4 ?x ?400|400 x 4"):
+        with pytest.raises(ValueError, match=r"4x400|400 x 4"):
             Pipeline.parse(f"rgb|{step}")(noise((4, 400)))
 
 
