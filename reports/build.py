@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.ablation import Ablation
 from harness.experiment import Experiment
+from reports.checks import Check
 from reports.model import Comparison, Figure, Panel
 from reports.protocols import ProtocolPanel, spreads
 from reports.records import Record
@@ -26,6 +27,7 @@ class Report:
         protocols: the panels of experiments that were run under several protocols.
         slugs: file stem of each record's page, by the run's folder.
         studies: trainings and ablations, which have pages of their own.
+        checks: outcomes of the adapter contract.
     """
 
     records: tuple[Record, ...]
@@ -34,13 +36,19 @@ class Report:
     protocols: tuple[ProtocolPanel, ...]
     slugs: Mapping[str, str]
     studies: Studies = field(default_factory=Studies)
+    checks: tuple[Check, ...] = ()
 
     def slug(self, record: Record) -> str:
         """File stem of the record's page."""
         return self.slugs[str(record.folder)]
 
 
-def build(records: Sequence[Record], experiments: Mapping[str, Experiment], studies: Studies | None = None) -> Report:
+def build(
+    records: Sequence[Record],
+    experiments: Mapping[str, Experiment],
+    studies: Studies | None = None,
+    checks: Sequence[Check] = (),
+) -> Report:
     """Compare the records of every experiment with the paper.
 
     A record whose experiment is not installed here is compared with nothing, and still shown.
@@ -66,6 +74,7 @@ def build(records: Sequence[Record], experiments: Mapping[str, Experiment], stud
         protocols=tuple(protocols),
         slugs=_slugs(records),
         studies=studies,
+        checks=tuple(checks),
     )
 
 

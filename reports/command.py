@@ -8,11 +8,12 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.errors import BenchError
-from reports import data, grid, latex, markdown, numbers
+from reports import data, grid, latex, markdown, numbers, table_pages
 from reports.build import Report, build, caption, panel_reasons
+from reports.checks import read_checks
 from reports.model import Comparison, Figure, Metric, Panel
 from reports.records import read_all, unfinished
 from reports.training import read_studies
@@ -47,10 +48,10 @@ def report(runs: Path, out: Path, formats: Sequence[str], echo: Callable[[str], 
         raise BenchError(f"{out}: exists and is no report; it would be replaced, so name another folder with --out")
     if runs.resolve().is_relative_to(out.resolve()):
         raise BenchError(f"{out}: holds the runs ({runs}) and would be replaced; name another folder with --out")
-    records, studies = read_all(runs), read_studies(runs)
-    if not records and not studies.trainings:
+    records, studies, checks = read_all(runs), read_studies(runs), read_checks(runs)
+    if not records and not studies.trainings and not checks:
         raise BenchError(f"{runs}: no records in it; `atoken-bench run image-recon --runs {runs}` makes one")
-    made = build(records, experiments(), studies)
+    made = build(records, experiments(), studies, checks)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent.resolve()))
@@ -73,43 +74,55 @@ def report(runs: Path, out: Path, formats: Sequence[str], echo: Callable[[str], 
 def write(made: Report, out: Path, formats: Sequence[str]) -> None:
     """Write the formats into an empty folder."""
     (out / MARKER).write_text("This folder was written by atoken-bench report, which replaces it as a whole.\n")
-    downloads: dict[str, list[tuple[str, str]]] = {}
-    for comparison in made.comparisons:
-        if not comparison.primary and not any(panel.measured for panel in comparison.panels):
-            continue
-        stem = comparison.table.name if comparison.table is not None else comparison.experiment.name
-        title = f"Table {comparison.table.number}: {comparison.table.title}" if comparison.table is not None else stem
-        grids = [grid.panel_grid(panel, caption(panel)) for panel in comparison.panels]
-        rows = data.figures(made, comparison)
-        texts = _texts(stem, title, grids, rows, data.FIELDS)
-        files = _write(out, stem, texts, formats)
-        downloads.setdefault(comparison.experiment.name, files)
+    tables = table_pages.states(made)
+    beside = _by_stem(made)
+    files: dict[str, list[tuple[str, str]]] = {}
+    for stem in (*tables, *(stem for stem in beside if stem not in tables)):
+        comparisons = beside.get(stem, [])
+        grids = [grid.state_grid(tables[stem])] if stem in tables else []
+        grids += [grid.panel_grid(panel, caption(panel)) for one in comparisons for panel in one.panels]
+        rows = [row for one in comparisons for row in data.figures(made, one)]
+        title = f"Table {tables[stem].table.number}: {tables[stem].table.title}" if stem in tables else stem
+        texts = {"md": markdown.document(title, grids), "tex": latex.document(grids, stem)}
+        if comparisons:
+            texts |= {"csv": data.to_csv(rows, data.FIELDS), "json": data.to_json(rows)}
+        files[stem] = _write(out, stem, texts, formats)
+    cells = [row for state in tables.values() for row in data.cells(made, state)]
+    files["cells"] = _write(
+        out, "cells", {"csv": data.to_csv(cells, data.CELL_FIELDS), "json": data.to_json(cells)}, formats
+    )
     if made.protocols:
         grids = [grid.spread_grid(panel, spread) for panel in made.protocols for spread in panel.spreads]
         rows = data.spread_rows(made.protocols)
-        _write(out, "protocols", _texts("protocols", "Protocols", grids, rows, data.SPREAD_FIELDS), formats)
+        texts = {"md": markdown.document("Protocols", grids), "tex": latex.document(grids, "protocols")}
+        texts |= {"csv": data.to_csv(rows, data.SPREAD_FIELDS), "json": data.to_json(rows)}
+        _write(out, "protocols", texts, formats)
     if "html" in formats:
         from reports import html
 
-        html.write(made, out, downloads)
+        stems = {one.experiment.name: _stem(one) for one in made.comparisons if one.primary}
+        downloads = {name: files.get(stem, []) for name, stem in stems.items()}
+        html.write(made, out, tables, downloads, files)
 
 
-def _texts(
-    stem: str, title: str, grids: Sequence[grid.Grid], rows: list[dict[str, Any]], fields: Sequence[str]
-) -> dict[str, str]:
-    return {
-        "md": markdown.document(title, grids),
-        "tex": latex.document(grids, stem),
-        "csv": data.to_csv(rows, fields),
-        "json": data.to_json(rows),
-    }
+def _stem(comparison: Comparison) -> str:
+    return comparison.table.name if comparison.table is not None else comparison.experiment.name
+
+
+def _by_stem(made: Report) -> dict[str, list[Comparison]]:
+    """The comparisons that go into files of one name: those with figures of their own."""
+    found: dict[str, list[Comparison]] = {}
+    for comparison in made.comparisons:
+        if comparison.primary or any(panel.measured for panel in comparison.panels):
+            found.setdefault(_stem(comparison), []).append(comparison)
+    return found
 
 
 def _write(out: Path, stem: str, texts: Mapping[str, str], formats: Sequence[str]) -> list[tuple[str, str]]:
-    """Write ``texts`` (by suffix) as ``stem.*``; returns (format as shown, file name) of each."""
+    """Write those of ``texts`` (by suffix) that are wanted as ``stem.*``; returns (format, file name) of each."""
     files = []
     for name, shown, suffix in _FILES:
-        if name in formats:
+        if name in formats and suffix in texts:
             (out / f"{stem}.{suffix}").write_text(texts[suffix], encoding="utf-8", newline="")
             files.append((shown, f"{stem}.{suffix}"))
     return files

@@ -11,13 +11,20 @@ from typing import Any
 
 from reports.build import Report
 from reports.model import Comparison, Figure, Line, Metric
+from reports.numbers import DASH
 from reports.protocols import ProtocolPanel
+from reports.records import Record
+from reports.states import StateCell, TableState
 
 FIELDS = (
     *("table", "section", "tokenizer", "token_type", "spec", "dataset", "dataset_title"),
     *("protocol", "protocol_sha256", "dtype"),
     *("metric", "unit", "higher_is_better", "printed", "measured", "low", "high", "level", "difference"),
     *("n_used", "n_expected", "best", "printed_best", "absent", "run"),
+)
+CELL_FIELDS = (
+    *("table", "section", "row", "column", "state", "printed", "measured", "seen", "low", "high", "level"),
+    *("difference", "n_used", "n_expected", "run", "command", "other_means", "missing", "source"),
 )
 SPREAD_FIELDS = ("dataset_title", "metric", "unit", "higher_is_better", "tokenizer", "protocol", "measured", "spread")
 
@@ -65,6 +72,48 @@ def _row(report: Report, line: Line, metric: Metric, figure: Figure) -> dict[str
         "printed_best": figure.printed_best,
         "absent": None if cell is None else cell.absent,
         "run": None if record is None else report.slug(record),
+    }
+
+
+def cells(report: Report, state: TableState) -> list[dict[str, Any]]:
+    """Every cell of a table of the paper that is no description, as a row with the keys `CELL_FIELDS`.
+
+    ``printed`` is text, as the paper has it; ``state`` is one of `reports.states.State`.
+    """
+    rows = []
+    for row in state.rows:
+        for column, cell in zip(state.table.columns, row.cells, strict=True):
+            if cell.state == "text":
+                continue
+            known: dict[str, Any] = dict.fromkeys(CELL_FIELDS)
+            known |= {"table": state.table.name, "section": row.section or None, "row": row.name}
+            known |= {"column": column.header, "state": cell.state}
+            known["printed"] = cell.text if cell.text not in ("", DASH) else None
+            known |= _cell_measured(report, cell) if cell.state == "measured" else {}
+            if cell.way is not None:
+                known |= {"command": cell.way.command or None, "other_means": cell.way.how or None}
+            if cell.missing is not None:
+                known |= {"missing": cell.missing.what, "source": cell.missing.source}
+            rows.append(known)
+    return rows
+
+
+def _cell_measured(report: Report, cell: StateCell) -> dict[str, Any]:
+    source = cell.record or cell.source
+    run = report.slug(source) if isinstance(source, Record) else (source.folder.name if source is not None else None)
+    figure = cell.figure
+    if figure is None or figure.cell is None:
+        return {"measured": cell.tick, "seen": cell.seen, "run": run}
+    low, high = figure.cell.interval or (None, None)
+    return {
+        "measured": figure.value,
+        "low": low,
+        "high": high,
+        "level": None if low is None else figure.cell.level,
+        "difference": figure.difference,
+        "n_used": figure.cell.n,
+        "n_expected": figure.expected,
+        "run": run,
     }
 
 

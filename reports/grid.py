@@ -9,6 +9,7 @@ from reports import numbers
 from reports.build import letter, panel_reasons
 from reports.model import Figure, Metric, Panel
 from reports.protocols import ProtocolPanel, Spread
+from reports.states import MARKS, NAMES, StateCell, TableState
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,53 @@ def _measured(metric: Metric, figure: Figure, reasons: tuple[str, ...]) -> GridC
     if figure.own_n:
         remarks.append(f"n = {numbers.of_expected(cell.n, figure.expected)}")
     return GridCell(numbers.figure(cell.value, metric.decimals), ", ".join(remarks), strong=figure.best)
+
+
+def state_grid(state: TableState) -> Grid:
+    """A whole table of the paper: each figure with the mark of its state, measured ones beside the printed."""
+    table = state.table
+    header = tuple(f"{column.group} {column.levels[-1]}".strip() for column in table.columns)
+    order = [table.method, *(place for place in range(len(header)) if place != table.method)]
+    figures = any(column.metric for column in table.columns)
+    left = sum(not column.metric for column in table.columns) if figures else len(header)
+    whys = tuple(f"{one.what} ({one.kind}): {one.why} Source: {one.source}." for one in state.missing)
+    rows: list[str | tuple[GridCell, ...]] = []
+    section = ""
+    for row in state.rows:
+        if row.section and row.section != section:
+            section = row.section
+            rows.append(section)
+        name = row.name + "".join(f" ({badge})" for badge in row.badges)
+        cells = [GridCell(name)]
+        cells += [_state_cell(row.cells[place], state, whys) for place in order[1:]]
+        rows.append(tuple(cells))
+    marks = ", ".join(f"{MARKS[kind]} {NAMES[kind]}" for kind in ("measured", "printed", "missing"))
+    return Grid(
+        title="Every cell and its state",
+        caption=f"{marks}. A dash: neither.",
+        groups=(),
+        header=tuple(header[place] for place in order),
+        left=left,
+        rows=tuple(rows),
+        footnotes=tuple((letter(whys, why), why) for why in whys),
+    )
+
+
+def _state_cell(cell: StateCell, state: TableState, whys: tuple[str, ...]) -> GridCell:
+    if cell.state in ("text", "blank"):
+        return GridCell(cell.text)
+    if cell.state == "measured":
+        beside = [f"paper {cell.text}"] if cell.text not in ("", numbers.DASH) else []
+        if cell.figure is None or cell.metric is None or cell.figure.value is None or cell.figure.cell is None:
+            return GridCell(f"{MARKS['measured']} {cell.tick}", ", ".join(beside))
+        if cell.figure.difference is not None:
+            beside.append(numbers.difference(cell.figure.difference, cell.metric.decimals))
+        bounds = numbers.interval(cell.figure.cell.interval, cell.metric.decimals)
+        remark = ", ".join([*([bounds] if bounds else []), *beside])
+        value = numbers.figure(cell.figure.value, cell.metric.decimals)
+        return GridCell(f"{MARKS['measured']} {value}", remark, strong=cell.figure.best)
+    mark = letter(whys, whys[state.missing.index(cell.missing)]) if cell.missing is not None else ""
+    return GridCell(f"{MARKS[cell.state]} {cell.text}", mark=mark, strong=cell.best)
 
 
 def spread_grid(panel: ProtocolPanel, spread: Spread) -> Grid:

@@ -15,28 +15,40 @@ import jinja2
 
 from harness.experiment import Experiment
 from harness.records import NAME
-from reports import asset_page, build, clip_page, clips, numbers, paper, viewer, views, words
+from reports import asset_page, build, clip_page, clips, numbers, table_pages, vendor, viewer, views, words
 from reports.build import Report
+from reports.figures import FIGURE_MARKS, figure_states
 from reports.legend import legend
 from reports.model import Comparison, Figure, Line, Metric, Panel
 from reports.pictures import Album, strips
+from reports.states import MARKS, TableState
 from reports.training_site import Site
 
 STRIPS = 6
 """Side-by-side strips on the first page: enough to see what a tokenizer loses, few enough to look at."""
 
 
-def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+def write(
+    report: Report,
+    out: Path,
+    tables: Mapping[str, TableState],
+    downloads: Mapping[str, Sequence[tuple[str, str]]],
+    files: Mapping[str, Sequence[tuple[str, str]]],
+) -> None:
     """Write ``index.html`` and the folders of its pages, pictures and scripts below ``out``.
 
     Args:
-        downloads: experiment name -> (format, href) of the same table in other formats.
+        tables: the paper's, with the state of every cell.
+        downloads: experiment name -> (format, href) of its figures in other formats.
+        files: name of a table of the paper -> the same of that table; ``cells`` -> of all their cells.
     """
     for name in ("static", "tables", "runs", "clips", "assets"):
         (out / name).mkdir()
     for file in (resources.files("reports") / "static").iterdir():
         (out / "static" / file.name).write_bytes(file.read_bytes())
-    environment = _environment(report)
+    vendor.write_scripts(out / "static")
+    checks = table_pages.Shelf(report)
+    environment = _environment(report, checks)
     album = Album(out)
     shelf = clips.Shelf(report, album)
     site = Site(report)
@@ -60,29 +72,20 @@ def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str,
         protocol_panels=report.protocols,
         galleries=_galleries(report, album),
         film_galleries=clips.galleries(report, shelf, STRIPS),
-        index=views.table_index(report),
+        index=table_pages.index(report, tables),
+        figures=figure_states(report, site.page_of),
         studies=site.index(),
         downloads=downloads,
+        cell_files=files["cells"],
     )
-    names = paper.names()
-    for place, name in enumerate(names):
-        table = paper.load(name)
-        page(
-            "table.html.j2",
-            f"tables/{name}.html",
-            "../",
-            table=table,
-            header=views.header_rows(table),
-            rows=views.printed_rows(table),
-            ranked=any(column.metric for column in table.columns),
-            statuses=views.statuses(report, name),
-            panels=_beside(report, name),
-            before=names[place - 1] if place else None,
-            after=names[place + 1] if place + 1 < len(names) else None,
-        )
+    for name, state in tables.items():
+        shown = table_pages.context(report, checks, state)
+        page("table.html.j2", f"tables/{name}.html", "../", downloads=files[name], cell_files=files["cells"], **shown)
+    checks.write(out)
     for record in report.records:
         slug = report.slug(record)
         samples = shelf.samples(record)
+        shots = album.shots(record)
         page(
             "run.html.j2",
             f"runs/{slug}.html",
@@ -92,8 +95,9 @@ def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str,
             wanted=record.expected,
             cells=views.cell_rows(record),
             plots=views.sample_plots(record, samples) if samples else [],
-            extremes=views.extremes(record, samples) if samples else None,
-            shots=album.shots(record),
+            listed=views.sample_table(record, samples) if samples else None,
+            shots=shots,
+            by_id={shot.id: shot for shot in shots},
             films=shelf.shots(record),
             pages=shelf.pages(record),
             facts=views.facts(record),
@@ -104,12 +108,6 @@ def write(report: Report, out: Path, downloads: Mapping[str, Sequence[tuple[str,
             page("asset.html.j2", asset.page, "../", shot=asset, **asset_page.context(shelf, asset))
         shutil.copyfile(record.folder / NAME, out / "runs" / f"{slug}.json")
     site.write(page, album, out)
-
-
-def _beside(report: Report, name: str) -> list[Panel]:
-    """The panels of a table that hold both printed and measured figures."""
-    found = [comparison for comparison in report.comparisons if comparison.table and comparison.table.name == name]
-    return [panel for c in found for panel in c.panels if panel.printed is not None and panel.measured]
 
 
 def _unmeasured(comparison: Comparison) -> list[dict[str, Any]]:
@@ -159,7 +157,7 @@ def _galleries(report: Report, album: Album) -> list[dict[str, Any]]:
     return galleries
 
 
-def _environment(report: Report) -> jinja2.Environment:
+def _environment(report: Report, checks: table_pages.Shelf) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("reports"),
         autoescape=True,
@@ -189,6 +187,12 @@ def _environment(report: Report) -> jinja2.Environment:
         "further_reasons": build.further_reasons,
         "loop_letter": build.letter,
         "noun": words.noun,
+        "libraries": {name: vendor.manifest(name) for name in vendor.SCRIPTS},
+        "marks": MARKS,
+        "figure_marks": FIGURE_MARKS,
+        "evidence": checks.evidence,
+        "numbers_of": table_pages.numbers_of,
+        "columns_of": table_pages.columns_of,
         "viewer": {"script": viewer.SCRIPT, **viewer.manifest()},
     }
     return environment

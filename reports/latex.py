@@ -39,6 +39,9 @@ _ESCAPES = str.maketrans(
         "†": r"\dag{}",
         "✓": r"\checkmark{}",
         "✗": r"$\times$",
+        "●": r"$\bullet$",
+        "○": r"$\circ$",
+        "✕": r"$\otimes$",
     }
 )
 HEAD = "% Needs \\usepackage{booktabs,amssymb,graphicx}. Written by atoken-bench report.\n"

@@ -59,6 +59,7 @@ def line(frame: Frame, row: paper.Row | None, record: Record | None) -> Line:
         figures=tuple(_figure(frame, metric, row, record) for metric in frame.metrics),
         further=tuple(_figure(frame, metric, row, record) for metric in frame.further),
         record=record,
+        row=row,
     )
 
 
@@ -113,6 +114,12 @@ def expected(record: Record) -> int | None:
     return record.expected if record.expected is not None else (None if count is None else int(count))
 
 
+def default_protocol(experiment: Experiment, dataset: str) -> str:
+    """The protocol that a run takes where the user names none; empty where the experiment has none."""
+    first = experiment.protocols[0] if experiment.protocols else ""
+    return experiment.defaults.get(dataset, first)
+
+
 def badges(experiment: Experiment, record: Record, kept: Sequence[Record]) -> tuple[str, ...]:
     """What a row's name must say: another protocol than the default, too few samples, another precision."""
     said = []
@@ -120,7 +127,7 @@ def badges(experiment: Experiment, record: Record, kept: Sequence[Record]) -> tu
     hashes = {str(other.protocol["sha256"]) for other in kept if other.protocol["name"] == name}
     if len(hashes) > 1:
         said.append(f"protocol {name} {sha[:8]}")
-    elif not experiment.protocols or name != experiment.protocols[0]:
+    elif name != default_protocol(experiment, str(record.dataset["name"])):
         said.append(f"protocol {name}")
     wanted = expected(record)
     if wanted is not None and record.used != wanted:

@@ -71,6 +71,7 @@ class Line:
         n: ``n used / n expected``; empty where nothing was measured.
         badges: what makes this row's figures special (another protocol, too few samples, precision).
         figures, further: one for each of the panel's `metrics` and `further`.
+        row: of the paper; None where it has none for this tokenizer.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Line:
     figures: tuple[Figure, ...]
     further: tuple[Figure, ...]
     record: Record | None
+    row: paper.Row | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

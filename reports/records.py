@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,9 @@ FRAMES = "frames.parquet"
 # Rows that are there to be compared with: no tokenizer, so they are never ranked among tokenizers.
 REFERENCE_TYPES = ("none", "codec", "transform")
 DISCRETE_TYPES = ("VQ", "RQ", "MCQ", "FSQ")
+
+# Steps of `harness.data.prepare` with a number that leave the sample's proportions as they are.
+_NOT_SQUARE = ("center_crop_multiple", "resize_short", "resize_short_above", "tensor_resize_short")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +77,7 @@ class Record:
     @property
     def kind(self) -> str:
         """``continuous``, ``discrete`` or ``reference`` (no tokenizer at all)."""
-        token_type = self.card.get("token_type")
-        if token_type in REFERENCE_TYPES:
-            return "reference"
-        return "discrete" if token_type in DISCRETE_TYPES else "continuous"
+        return kind_of(self.card)
 
     @property
     def tokenizer_key(self) -> tuple[str, ...]:
@@ -86,6 +87,20 @@ class Record:
         """
         weights = json.dumps(self.card.get("weights_sha256", {}), sort_keys=True)
         return (self.spec, str(self.card.get("name")), weights, str(self.settings.get("dtype")))
+
+    @property
+    def understanding(self) -> bool:
+        """Whether samples were embedded, and not reconstructed."""
+        return "width" in self.card
+
+    @property
+    def side(self) -> int | None:
+        """Pixels along the sides of what the tokenizer got, where the protocol cuts all samples to one square."""
+        for step in reversed(str(self.protocol["content"].get("prepare", "")).split("|")):
+            name, _, arguments = step.partition("(")
+            if size := re.match(r"\d+", arguments):
+                return None if name in _NOT_SQUARE else int(size[0])
+        return None
 
     @property
     def used(self) -> int:
@@ -106,6 +121,14 @@ class Record:
     def cell(self, name: str) -> RecordCell | None:
         """The cell of that name, None where the protocol does not measure it."""
         return next((cell for cell in self.cells if cell.name == name), None)
+
+
+def kind_of(card: Mapping[str, Any]) -> str:
+    """``continuous``, ``discrete`` or ``reference``, by the card's token type."""
+    token_type = card.get("token_type")
+    if token_type in REFERENCE_TYPES:
+        return "reference"
+    return "discrete" if token_type in DISCRETE_TYPES else "continuous"
 
 
 def read_all(runs: Path) -> list[Record]:

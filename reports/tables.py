@@ -9,11 +9,10 @@ from dataclasses import replace
 from harness.experiment import Experiment, Fills
 from reports import numbers, paper
 from reports.floors import with_floors
-from reports.lines import SECTIONS, TIMES, Frame, line
+from reports.lines import SECTIONS, TIMES, Frame, default_protocol, line
 from reports.model import Comparison, Figure, Line, Metric, Panel
+from reports.names import same_system
 from reports.records import Record
-
-LAST_STAGE = " / Stage 3"
 
 
 def compare(experiment: Experiment, records: Iterable[Record]) -> list[Comparison]:
@@ -34,19 +33,28 @@ def compare(experiment: Experiment, records: Iterable[Record]) -> list[Compariso
     return comparisons
 
 
-def standing(experiment: Experiment, records: Sequence[Record]) -> tuple[list[Record], tuple[str, ...]]:
+def standing(
+    experiment: Experiment, records: Sequence[Record], *, by_side: bool = False
+) -> tuple[list[Record], tuple[str, ...]]:
     """The records of one dataset that go into its panel, and notes on those that do not.
 
     Of several runs of one tokenizer under one protocol the one with most samples stands, then the
-    latest. Runs under another protocol than the experiment's default stand only where the default
+    latest. Runs under another protocol than the dataset's default stand only where the default
     is missing: the table of protocols shows them all.
+
+    Args:
+        by_side: whether the table has rows for each resolution, so that each has a run of its own.
     """
     latest = newest(records)
-    default = experiment.protocols[0] if experiment.protocols else ""
-    with_default = {record.tokenizer_key for record in latest if record.protocol["name"] == default}
-    kept_records = [
-        record for record in latest if record.protocol["name"] == default or record.tokenizer_key not in with_default
-    ]
+
+    def row(record: Record) -> tuple[object, ...]:
+        return (record.tokenizer_key, record.side if by_side else None)
+
+    def is_default(record: Record) -> bool:
+        return bool(record.protocol["name"] == default_protocol(experiment, str(record.dataset["name"])))
+
+    with_default = {row(record) for record in latest if is_default(record)}
+    kept_records = [record for record in latest if is_default(record) or row(record) not in with_default]
     notes = []
     if repeated := len(records) - len(latest):
         notes.append(f"{_runs(repeated)} of the same tokenizer and protocol with fewer samples or earlier: see Runs.")
@@ -75,7 +83,8 @@ def _paper_panel(
     experiment: Experiment, table: paper.Table, fills: Fills, dataset: str, records: Sequence[Record]
 ) -> Panel:
     group = fills.group[dataset]
-    kept, notes = standing(experiment, [record for record in records if record.dataset["name"] == dataset])
+    here = [record for record in records if record.dataset["name"] == dataset]
+    kept, notes = standing(experiment, here, by_side=any(column.header == "Res." for column in table.columns))
     metrics = []
     for name, last in fills.columns.items():
         index = table.column(group, last)
@@ -93,9 +102,9 @@ def _paper_panel(
     rows: list[tuple[paper.Row | None, Record | None]] = []
     placed: set[int] = set()
     for row in table.rows:
-        here = [record for record in kept if _row_of(table, record) is row]
-        placed |= {id(record) for record in here}
-        rows += [(row, record) for record in here] or [(row, None)]
+        its = [record for record in kept if row_of(table, record) is row]
+        placed |= {id(record) for record in its}
+        rows += [(row, record) for record in its] or [(row, None)]
     others = ordered(record for record in kept if id(record) not in placed)
     rows += [(None, record) for record in others]
     notes += tuple(
@@ -167,17 +176,19 @@ def _printed_decimals(fills: Fills, name: str) -> int:
     return max(figure.decimals for row in table.rows if (figure := table.printed(row, column)) is not None)
 
 
-def _row_of(table: paper.Table, record: Record) -> paper.Row | None:
-    """The paper's row of this tokenizer; two rows of one name are told apart by their token type."""
-    key = str(record.card.get("paper_row"))
-    rows = [row for row in table.rows if row.key == key]
-    if not rows:
-        # Tables without stages (3, 8) print the last one: their AToken-So/C is table 4's Stage 3.
-        rows = [row for row in table.rows if row.key == key.removesuffix(LAST_STAGE)]
-    if len(rows) > 1:
-        headers = [column.header for column in table.columns]
-        place = headers.index("Token Type") if "Token Type" in headers else None
-        rows = [row for row in rows if place is not None and row.values[place] == record.card.get("token_type")]
+def row_of(table: paper.Table, record: Record) -> paper.Row | None:
+    """The paper's row of this tokenizer; rows of one name are told apart by their token type and resolution."""
+    key = record.card.get("paper_row")
+    if not key:
+        return None
+    # Tables without stages (3, 8) print the last one: their AToken-So/C is table 4's Stage 3.
+    names = same_system(str(key))
+    rows = [row for row in table.rows if row.key == key] or [row for row in table.rows if row.key in names]
+    told = {"Token Type": record.card.get("token_type"), "Res.": record.side}
+    headers = [column.header for column in table.columns]
+    for header, value in told.items():
+        if len(rows) > 1 and header in headers:
+            rows = [row for row in rows if row.values[headers.index(header)] == str(value)]
     return rows[0] if len(rows) == 1 else None
 
 

@@ -11,9 +11,7 @@ import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from harness.errors import BenchError
-from harness.experiment import Experiment
 from reports import numbers, paper, plots
-from reports.build import Report
 from reports.model import Metric
 from reports.records import SAMPLES, Record, RecordCell
 from reports.tables import metric_of
@@ -29,27 +27,30 @@ def printed_part(table: paper.Table, groups: Iterable[str]) -> paper.Table:
 
 
 def header_rows(table: paper.Table) -> list[list[dict[str, Any]]]:
-    """The header of a printed table as rows of cells with their spans; leaves carry their column."""
+    """The header of a printed table as rows of cells with their spans.
+
+    The last row has a leaf for each column, which is what is sorted by; above them the groups, and empty cells.
+    """
     depth = max(len(column.levels) for column in table.columns)
     rows: list[list[dict[str, Any]]] = []
-    for level in range(depth):
+    for level in range(depth - 1):
         cells: list[dict[str, Any]] = []
         last: tuple[str, ...] | None = None
         for index, column in enumerate(table.columns):
-            if len(column.levels) - 1 == level:
-                first = "descending" if column.higher_is_better else "ascending"
-                cell = {"leaf": True, "text": column.levels[-1], "column": index, "metric": column.metric}
-                cells.append({**cell, "rows": depth - level, "first": first})
-                last = None
-            elif len(column.levels) - 1 > level:
-                above = column.levels[: level + 1]
-                if above == last:
-                    cells[-1]["columns"] += 1
-                else:
-                    cells.append({"leaf": False, "text": column.levels[level], "columns": 1})
-                last = above
+            above = column.levels[: level + 1] if len(column.levels) - 1 > level else ()
+            if above and above == last:
+                cells[-1]["columns"] += 1
+            else:
+                info = not column.metric and index != table.method
+                cells.append({"leaf": False, "text": above[-1] if above else "", "columns": 1, "info": info})
+            last = above
         rows.append(cells)
-    return rows
+    leaves = []
+    for index, column in enumerate(table.columns):
+        first = "descending" if column.higher_is_better else "ascending"
+        cell = {"leaf": True, "text": column.levels[-1], "column": index, "metric": column.metric}
+        leaves.append({**cell, "first": first})
+    return [*rows, leaves]
 
 
 def printed_rows(table: paper.Table) -> list[dict[str, Any]]:
@@ -73,43 +74,6 @@ def printed_rows(table: paper.Table) -> list[dict[str, Any]]:
             )
         rows.append({"section": row.group, "cells": cells})
     return rows
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """An experiment that fills a paper table, and how many tokenizers were measured for it."""
-
-    experiment: Experiment
-    measured: int
-
-
-def statuses(report: Report, name: str) -> list[Status]:
-    """Which experiments fill a table of the paper."""
-    found = []
-    for experiment in report.experiments.values():
-        datasets = {dataset for fills in experiment.fills if fills.table == name for dataset in fills.group}
-        if any(fills.table == name for fills in experiment.fills):
-            runs = [r for r in report.records if r.experiment == experiment.name and r.dataset["name"] in datasets]
-            found.append(Status(experiment=experiment, measured=len({run.tokenizer_key for run in runs})))
-    return found
-
-
-def table_index(report: Report) -> list[dict[str, Any]]:
-    """The 13 tables with one line each on where they stand."""
-    entries = []
-    for name in paper.names():
-        known = statuses(report, name)
-        measured = sum(status.measured for status in known)
-        if measured:
-            state, said = "measured", f"{measured} row{'s' if measured > 1 else ''} measured here"
-        elif any(status.experiment.status == "built" for status in known):
-            state, said = "ready", "can be measured"
-        elif known:
-            state, said = "planned", f"planned: {', '.join(status.experiment.name for status in known)}"
-        else:
-            state, said = "printed", "printed figures only"
-        entries.append({"table": paper.load(name), "state": state, "said": said})
-    return entries
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +107,7 @@ def read_samples(record: Record) -> dict[str, list[Any]] | None:
 _DESCRIBE = ("label", "height", "width", "height_in", "width_in", "frames")
 _SEVERAL = {"video": "frames", "asset": "views"}
 _UNITS = {"encode_ms": "ms", "decode_ms": "ms"}
+_LAST = ("tokens", "encode", "decode")
 
 
 def sample_plots(record: Record, samples: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
@@ -161,34 +126,98 @@ def sample_plots(record: Record, samples: Mapping[str, list[Any]]) -> list[dict[
     return sorted(made, key=lambda plot: plot["last"] or plot["name"] == "tokens")
 
 
-def extremes(record: Record, samples: Mapping[str, list[Any]], each: int = 5) -> dict[str, Any] | None:
-    """The worst and the best samples by the gallery's metric (the first cell's without a gallery)."""
-    chosen_by = [picture.metric for picture in record.gallery]
-    chosen_by += [film.metric for film in (*record.clips, *record.assets)]
-    names = chosen_by[:1] or [cell.name for cell in record.cells[:1]]
-    if not names or names[0] not in samples or len(samples["id"]) < 2:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRow:
+    """A sample of a run: its size in words, and a value and its text for each metric (None: not defined for it)."""
+
+    id: str
+    size: str
+    values: tuple[float | None, ...]
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleTable:
+    """The samples that a run's page lists.
+
+    Attributes:
+        metrics: numeric columns, metrics first, times last.
+        rows: the worst first by the first metric.
+        total: samples of the run; more than rows where only the worst and the best of each metric are listed.
+        each: how many of those.
+    """
+
+    metrics: tuple[Metric, ...]
+    rows: tuple[SampleRow, ...]
+    total: int
+    each: int
+
+
+LISTED = 200
+"""Samples that a page lists in full: a table of more takes a phone seconds to lay out."""
+EACH = 50
+
+
+def sample_table(record: Record, samples: Mapping[str, list[Any]]) -> SampleTable | None:
+    """The samples with all their figures; of more than `LISTED` the `EACH` worst and best by each metric."""
+    metrics, columns = [], []
+    for name, column in samples.items():
+        values = [_defined(value) for value in column]
+        told = [value for value in values if value is not None]
+        # What is the same for all (a shard's mean time, a metric of an exact reconstruction) orders nothing.
+        if name in _DESCRIBE or any(isinstance(value, str | bool) for value in column) or len(set(told)) < 2:
+            continue
+        cell = record.cell(name)
+        unit = _UNITS.get(name, cell.unit if cell is not None else "")
+        higher = False if name in _UNITS else cell.higher_is_better if cell is not None else None
+        decimals = numbers.decimals_for([value for value in told if np.isfinite(value)], unit)
+        title = name.removesuffix("_ms") if name in _UNITS else name
+        metrics.append(Metric(name=title, higher_is_better=higher, unit=unit, decimals=decimals))
+        columns.append(values)
+    if not metrics:
         return None
-    cell = record.cell(names[0])
-    higher, unit = (cell.higher_is_better, cell.unit) if cell is not None else (True, "")
-    values = [float("nan") if value is None else float(value) for value in samples[names[0]]]
-    decimals = numbers.decimals_for([value for value in values if np.isfinite(value)], unit)
-    # NaN: the metric is not defined for that sample, so it is neither worst nor best.
-    defined = [place for place, value in enumerate(values) if not np.isnan(value)]
-    order = sorted(defined, key=lambda place: values[place] if higher else -values[place])
-    places: list[int | None] = list(order)
-    if len(order) > 2 * each:
-        places = [*order[:each], None, *order[-each:]]
+    places = sorted(range(len(metrics)), key=lambda place: metrics[place].name in _LAST)
+    metrics, columns = [metrics[place] for place in places], [columns[place] for place in places]
+    orders = [_worst_first(column, metric) for column, metric in zip(columns, metrics, strict=True)]
+    total = len(samples["id"])
+    # Those that the first metric is not defined for come last.
+    listed = [*orders[0], *sorted(set(range(total)) - set(orders[0]))]
+    if total > LISTED:
+        kept = {place for order in orders for place in (*order[:EACH], *order[-EACH:])}
+        listed = [place for place in listed if place in kept]
+    rows = []
+    for place in listed:
+        here = tuple(column[place] for column in columns)
+        texts = tuple(
+            numbers.DASH if value is None else numbers.figure(value, metric.decimals)
+            for value, metric in zip(here, metrics, strict=True)
+        )
+        rows.append(
+            SampleRow(id=str(samples["id"][place]), size=_size(record, samples, place), values=here, texts=texts)
+        )
+    return SampleTable(metrics=tuple(metrics), rows=tuple(rows), total=total, each=EACH)
 
-    def row(place: int) -> dict[str, str]:
-        size = ""
-        if "height" in samples and "width" in samples:
-            size = f"{samples['width'][place]} × {samples['height'][place]}"
-        if record.modality in _SEVERAL and "frames" in samples:
-            size += f" × {samples['frames'][place]} {_SEVERAL[record.modality]}"
-        text = f"{numbers.figure(values[place], decimals)} {unit}".rstrip()
-        return {"id": str(samples["id"][place]), "size": size, "value": text}
 
-    return {"metric": names[0], "rows": [None if place is None else row(place) for place in places]}
+def _defined(value: object) -> float | None:
+    """None where the metric is not defined for a sample, which is neither worst nor best."""
+    if not isinstance(value, int | float) or np.isnan(value):
+        return None
+    return float(value)
+
+
+def _worst_first(column: list[float | None], metric: Metric) -> list[int]:
+    told = [(value, place) for place, value in enumerate(column) if value is not None]
+    sign = -1 if metric.higher_is_better is False else 1
+    return [place for _, place in sorted((sign * value, place) for value, place in told)]
+
+
+def _size(record: Record, samples: Mapping[str, list[Any]], place: int) -> str:
+    size = ""
+    if "height" in samples and "width" in samples:
+        size = f"{samples['width'][place]} × {samples['height'][place]}"
+    if record.modality in _SEVERAL and "frames" in samples:
+        size += f" × {samples['frames'][place]} {_SEVERAL[record.modality]}"
+    return size
 
 
 def facts(record: Record) -> list[dict[str, Any]]:

@@ -162,7 +162,7 @@ def test_a_reader_gets_from_a_strip_to_the_clip_and_on(page: playwright.Page, cl
     page.locator("video").wait_for()
     assert page.locator("h1").inner_text() != first
     page.locator(".kicker a").click()
-    page.locator(".extremes a").first.click()
+    page.locator(".samples a").first.click()
     page.locator("video").wait_for()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import re
 from html.parser import HTMLParser
@@ -184,8 +183,6 @@ def test_gaussians_are_embedded_once_for_equal_files(assets_made: Report, assets
 
 def test_the_library_is_the_one_that_its_manifest_names(assets_out: Path) -> None:
     folder = resources.files("reports") / "vendor" / "gsplat"
-    for name, file in viewer.manifest()["files"].items():
-        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == file["sha256"], name
     script = (assets_out / viewer.SCRIPT).read_text()
     assert "Permission is hereby granted, free of charge" in script  # its licence asks to be kept with every copy
     text = script[script.index('self.splatLibrary = "') :].split('"')[1]

@@ -23,8 +23,9 @@ from markdown_it import MarkdownIt
 from reports import data, latex, markdown, numbers
 from reports.build import Report, build, caption, letter
 from reports.command import FORMATS, write
-from reports.grid import Grid, GridCell, panel_grid, spread_grid
+from reports.grid import Grid, GridCell, panel_grid, spread_grid, state_grid
 from reports.records import read_all
+from reports.table_pages import states
 
 LATEX = shutil.which("tectonic") or shutil.which("pdflatex")
 NASTY = r"A&B 50% a_b <script>alert(1)</script> {x} $y$ #1 ~ ^ \end | `c` *d* [e](f) †×"
@@ -99,7 +100,7 @@ def test_markdown_shows_names_as_they_are(name: str) -> None:
 
 _COMMANDS = re.compile(
     r"\\(?:textbackslash|textasciicircum|textasciitilde|textless|textgreater|textbar|textendash|textasciigrave|dag|checkmark)\{\}"
-    r"|(?<=[-'])\{\}|\\[{}$&#%_]|\{\[\}|\{\]\}|\$(?:\\(?:times|uparrow|downarrow|rightarrow|infty|pm|Delta)|-)\$"
+    r"|(?<=[-'])\{\}|\\[{}$&#%_]|\{\[\}|\{\]\}|\$(?:\\(?:times|uparrow|downarrow|rightarrow|infty|pm|Delta|bullet|circ|otimes)|-)\$"
 )
 
 
@@ -136,9 +137,12 @@ def test_latex_structure(made: Report, wide: bool) -> None:
 def test_latex_compiles(made: Report, tmp_path: Path) -> None:
     assert LATEX is not None
     grids = [panel_grid(panel, caption(panel)) for panel in made.comparisons[0].panels]
+    grids += [state_grid(state) for state in states(made).values()]
     grids.append(grid(NASTY))
     head = r"\documentclass{article}\usepackage{booktabs,amssymb,graphicx}\begin{document}" + "\n"
-    (tmp_path / "t.tex").write_text(head + latex.document(grids, "t") + r"\end{document}", encoding="utf-8")
+    # LaTeX holds a few floats at a time.
+    body = "\\clearpage\n".join(latex.document([one], f"t{place}") for place, one in enumerate(grids))
+    (tmp_path / "t.tex").write_text(head + body + r"\end{document}", encoding="utf-8")
     options = [] if LATEX.endswith("tectonic") else ["-interaction=nonstopmode", "-halt-on-error"]
     done = subprocess.run([LATEX, *options, "t.tex"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]

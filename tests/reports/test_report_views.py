@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_runs import make_run
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from reports import paper, views
@@ -60,22 +60,45 @@ def test_plots_are_of_what_differs_between_samples(record: Record) -> None:
     assert [plot["name"] for plot in views.sample_plots(record, odd)] == ["PSNR"]
 
 
-def test_extremes_are_ordered_by_the_direction(record: Record) -> None:
+def test_samples_are_listed_worst_first(record: Record) -> None:
     samples = views.read_samples(record)
     assert samples is not None
-    shown = views.extremes(record, samples)
+    shown = views.sample_table(record, samples)
     assert shown is not None
-    values = [float(row["value"].split()[0]) for row in shown["rows"] if row is not None]
-    assert values == sorted(values)
-    assert len(values) == 10
-    assert shown["rows"][5] is None
+    assert [metric.name for metric in shown.metrics] == ["PSNR", "SSIM"]
+    assert [row.values[0] for row in shown.rows] == sorted(samples["PSNR"])
+    place = samples["id"].index(shown.rows[0].id)
+    assert shown.rows[0].values == (samples["PSNR"][place], samples["SSIM"][place])
+    assert (shown.rows[0].size, shown.total) == ("32 × 32", 12)
 
 
-def test_a_sample_without_a_value_is_no_extreme(record: Record) -> None:
-    samples = {"id": ["a", "b", "c"], "PSNR": [math.nan, 30.0, None]}
-    shown = views.extremes(record, samples)
+def test_a_sample_without_a_value_comes_last(record: Record) -> None:
+    samples = {"id": ["a", "b", "c", "d"], "PSNR": [math.nan, 30.0, None, math.inf]}
+    shown = views.sample_table(record, samples)
     assert shown is not None
-    assert [row["id"] for row in shown["rows"]] == ["b"]
+    assert [row.id for row in shown.rows] == ["b", "d", "a", "c"]
+    assert [row.texts for row in shown.rows] == [("30.00",), ("∞",), ("–",), ("–",)]
+
+
+def test_what_is_the_same_for_all_samples_orders_nothing(record: Record) -> None:
+    assert views.sample_table(record, {"id": ["a", "b"], "PSNR": [math.inf, math.inf]}) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 999), st.integers(0, 999)), min_size=views.LISTED + 1, max_size=500))
+def test_of_many_samples_the_worst_and_the_best_of_every_metric_are_listed(
+    record: Record, figures: list[tuple[int, int]]
+) -> None:
+    samples = {"id": [str(place) for place in range(len(figures))]}
+    samples |= {"PSNR": [float(a) for a, _ in figures], "SSIM": [float(b) for _, b in figures]}
+    shown = views.sample_table(record, samples)
+    assume(shown is not None and len(shown.metrics) == 2)
+    assert shown is not None
+    assert shown.total == len(figures)
+    assert len(shown.rows) == len({row.id for row in shown.rows}) <= 4 * views.EACH
+    for place, name in enumerate(("PSNR", "SSIM")):
+        listed, everything = sorted(row.values[place] or 0.0 for row in shown.rows), sorted(samples[name])
+        assert listed[: views.EACH] == everything[: views.EACH]
+        assert listed[-views.EACH :] == everything[-views.EACH :]
 
 
 @pytest.mark.parametrize("name", paper.names())
