@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Modality = Literal["image", "video", "asset"]
+Subject = Literal["tokenizer", "embedder"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +33,7 @@ class Experiment:
     Attributes:
         name: as on the command line, e.g. ``image-recon``.
         modality: what its samples are.
+        subject: what its rows are: tokenizers, which reconstruct, or embedders (`harness.embedders.base`).
         status: ``planned`` experiments are listed and cannot be run yet.
         fills: the paper's cells that its records fill.
         datasets: registry names it can run on; the first is the default.
@@ -45,6 +47,7 @@ class Experiment:
     name: str
     title: str
     modality: Modality = "image"
+    subject: Subject = "tokenizer"
     status: Literal["built", "planned"] = "planned"
     fills: tuple[Fills, ...] = ()
     datasets: tuple[str, ...] = ()

@@ -19,6 +19,7 @@ SCHEMA = 1
 EightBitRule = Literal["half-up", "half-even", "floor"]
 FrameRule = Literal["all", "4k", "common"]
 ViewSet = Literal["four", "thirty"]
+Templates = Literal["openai", "openai-80", "bare", "own"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +81,21 @@ class AssetRules:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class EmbedRules:
+    """What an understanding experiment makes vectors of, and compares them with.
+
+    Attributes:
+        side: images are square of this side, or of its area: the paper's column "Res."; None where they keep their
+            own size. The pixels themselves are made by `Protocol.prepare`.
+        templates: the sentences that a class's name is put into, see `harness.understanding.templates`; None where
+            samples are compared with their own captions, as they are.
+    """
+
+    side: int | None
+    templates: Templates | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Protocol:
     """How an experiment is measured. Immutable; two protocols are the same iff `sha256` is.
 
@@ -88,6 +104,8 @@ class Protocol:
         source: where the choices come from (paper section, repository and commit).
         clip: of an experiment on videos, which of their frames count; None for others.
         asset: of an experiment on 3D assets, from where they are seen; None for others.
+        embed: of an experiment that compares embeddings with texts, how; None for others. Such an experiment
+            reconstructs nothing: `latent` and `eight_bit` play no part in it.
         prepare: the pixel pipeline (of each frame), e.g. ``rgb|resize_short(256,bicubic)|center_crop(256)``
             (see `harness.data.prepare`); its output is what the tokenizer gets and what it is compared with.
             Of assets it is ``unit_cube|unlit``: what `load_mesh` makes of a model and the renderer of that.
@@ -114,10 +132,11 @@ class Protocol:
     metrics: tuple[MetricSpec, ...]
     clip: ClipRules | None = None
     asset: AssetRules | None = None
+    embed: EmbedRules | None = None
 
     def content(self) -> dict[str, Any]:
         """Plain data that says everything; what `sha256` is taken of."""
-        rules = {"clip": self.clip, "asset": self.asset}
+        rules = {"clip": self.clip, "asset": self.asset, "embed": self.embed}
         return {
             "schema": SCHEMA,
             "name": self.name,
@@ -152,7 +171,7 @@ class Protocol:
             raise BenchError(f"{origin}: not a protocol of schema {SCHEMA}; update atoken-bench or the file")
         wanted = {"name", "experiment", "version", "title", "source", "prepare", "latent", "seed", "eight_bit"}
         wanted |= {"bootstrap", "expected", "metrics"}
-        if (given := data.keys() - {"clip", "asset"}) != wanted:
+        if (given := data.keys() - {"clip", "asset", "embed"}) != wanted:
             wrong = sorted(given ^ wanted)
             raise BenchError(f"{origin}: missing or unknown keys: {', '.join(wrong)}")
         if data["eight_bit"] not in get_args(EightBitRule):
@@ -163,6 +182,8 @@ class Protocol:
             data["clip"] = _clip_rules(data["clip"], origin)
         if "asset" in data:
             data["asset"] = _asset_rules(data["asset"], origin)
+        if "embed" in data:
+            data["embed"] = _embed_rules(data["embed"], origin)
         metrics = []
         for entry in data["metrics"]:
             options = dict(entry)
@@ -196,6 +217,18 @@ def _asset_rules(data: Any, origin: str) -> AssetRules:
         if isinstance(data[name], bool) or not isinstance(data[name], int) or data[name] < 1:
             raise BenchError(f"{origin}: asset.{name} is {data[name]!r}, not a whole number above 0")
     return AssetRules(**data)
+
+
+def _embed_rules(data: Any, origin: str) -> EmbedRules:
+    known = {field.name for field in fields(EmbedRules)}
+    if not isinstance(data, dict) or data.keys() != known:
+        raise BenchError(f"{origin}: embed needs the keys {', '.join(sorted(known))}")
+    side, templates = data["side"], data["templates"]
+    if side is not None and (isinstance(side, bool) or not isinstance(side, int) or side < 1):
+        raise BenchError(f"{origin}: embed.side is {side!r}, not a whole number above 0 or null")
+    if templates is not None and templates not in get_args(Templates):
+        raise BenchError(f"{origin}: embed.templates is {templates!r}, not null or one of {get_args(Templates)}")
+    return EmbedRules(**data)
 
 
 def load(experiment: str, name: str) -> Protocol:

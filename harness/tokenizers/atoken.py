@@ -189,15 +189,15 @@ def create(
     texts = {"stride_frames": stride_frames, "cache_frames": cache_frames, "space_tiles": space_tiles}
     options = VideoOptions.read(model.config, **texts)
     assets = AssetOptions.read(occupancy=occupancy, gathering=gathering)
-    published = _published(model.config)
+    published = published_as(model.config)
     if published is not None and published.images_only:
         if given := [option for option, text in texts.items() if text is not None]:
             raise BenchError(f"{name}: has seen images only, so that frames go one by one; {given[0]} cuts nothing")
-        return ATokenAdapter(model, _card(name, model.config))
+        return ATokenAdapter(model, image_card(name, model.config))
     return ATokenVideoAdapter(model, _wide_card(name, model.config, options, assets, gaussians), options, assets)
 
 
-def _published(config: ATokenConfig) -> Published | None:
+def published_as(config: ATokenConfig) -> Published | None:
     """The paper's row of a config, where it is one of the released to the last number."""
     return PUBLISHED.get(config.name) if config == PRESETS.get(config.name) else None
 
@@ -211,7 +211,7 @@ def _wide_card(
     name: str, config: ATokenConfig, options: VideoOptions, assets: AssetOptions, gaussians: str | None
 ) -> TokenizerCard:
     """Of a model that takes videos and assets too."""
-    card, space = _card(name, config), options.space
+    card, space = image_card(name, config), options.space
     unlike = ", ".join(filter(None, (options.unlike(config), assets.unlike())))
     return replace(
         card,
@@ -231,8 +231,12 @@ def _wide_card(
     )
 
 
-def _card(name: str, config: ATokenConfig) -> TokenizerCard:
-    """Of a model on images."""
+def image_card(name: str, config: ATokenConfig) -> TokenizerCard:
+    """Of a model on images.
+
+    Args:
+        name: as the user named its checkpoint.
+    """
     weights = checkpoint.locate(name).weights
     sha256 = checkpoint.sha256_file(weights)
     if name in checkpoint.packaged_models():
@@ -244,7 +248,7 @@ def _card(name: str, config: ATokenConfig) -> TokenizerCard:
         # A file's own name says little (model.safetensors); the hash keeps two checkpoints apart.
         label, title = f"atoken-{config.name}-{sha256[:8]}", f"AToken {config.name} ({sha256[:8]})"
         source = f"the user's checkpoint {weights.name}"
-    published = _published(config)
+    published = published_as(config)
     if published is not None:
         title = published.title
         source += "; the official weights are Apple's, under Apple's model licence"
