@@ -179,7 +179,7 @@ def curriculum_state() -> TableState:
             elif text == "-":
                 cells.append(StateCell(state="blank", text=numbers.DASH))
             else:
-                way = Way(command=command, wants="nothing: it trains nothing and prints what the stage is made of")
+                way = Way(command=command, how="it trains nothing, and prints what the stage is made of")
                 cells.append(StateCell(state="printed", text=text, way=ways.add(way, row.key, column.header)))
         rows.append(StateRow(name=row.key, section=row.group, badges=(), cells=tuple(cells)))
     return TableState(table=table, rows=tuple(rows), ways=ways.all(), missing=())

@@ -12,9 +12,10 @@ from reports.training import AblationRun
 
 __all__ = ["FIGURE_MARKS", "FigureState", "Redone", "figure_states"]
 
-FigureMark = Literal["redone", "ready", "planned", "drawing"]
+FigureMark = Literal["redone", "partly", "ready", "planned", "drawing"]
 FIGURE_MARKS: dict[FigureMark, tuple[str, str]] = {
     "redone": ("●", "redone here"),
+    "partly": ("●", "redone in part"),
     "ready": ("○", "can be redone"),
     "planned": ("○", "planned"),
     "drawing": ("–", "a drawing, no result"),
@@ -58,7 +59,7 @@ def figure_states(
         if figure.drawing:
             state: FigureMark = "drawing"
         elif any(one.pages for one in found):
-            state = "redone"
+            state = "redone" if all(one.pages for one in found) else "partly"
         else:
             state = "ready" if any(one.built for one in found) else "planned"
         states.append(FigureState(figure=figure, state=state, experiments=found))

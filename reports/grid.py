@@ -47,7 +47,8 @@ def panel_grid(panel: Panel, caption: str) -> Grid:
     reasons = panel_reasons(panel)
     parts = ("paper", "here", "Δ") if both else (None,)
     labels = [f"{metric.label} ({metric.unit})" if metric.unit else metric.label for metric in panel.metrics]
-    header = ["Tokenizer", "Compression", "Latent", "Type", *(["n used / expected"] if panel.measured else [])]
+    header = ["Tokenizer", *(["Compression", "Latent", "Type"] if panel.described else [])]
+    header += ["n used / expected"] if panel.measured else []
     left = len(header)
     header += [part or label for label in labels for part in parts]
     rows: list[str | tuple[GridCell, ...]] = []
@@ -57,7 +58,9 @@ def panel_grid(panel: Panel, caption: str) -> Grid:
             section = line.section
             rows.append(section)
         name = line.name + "".join(f" ({badge})" for badge in line.badges)
-        cells = [GridCell(name), *(GridCell(_dash(t)) for t in (line.compression, line.latent, line.token_type))]
+        cells = [GridCell(name)]
+        if panel.described:
+            cells += [GridCell(_dash(text)) for text in (line.compression, line.latent, line.token_type)]
         if panel.measured:
             cells.append(GridCell(line.n or numbers.DASH))
         for metric, figure in zip(panel.metrics, line.figures, strict=True):

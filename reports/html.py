@@ -13,13 +13,12 @@ from typing import Any
 
 import jinja2
 
-from harness.experiment import Experiment
 from harness.records import NAME
 from reports import asset_page, build, clip_page, clips, numbers, table_pages, vendor, viewer, views, words
 from reports.build import Report
 from reports.figures import FIGURE_MARKS, figure_states
 from reports.legend import legend
-from reports.model import Comparison, Figure, Line, Metric, Panel
+from reports.model import Figure, Line, Metric, Panel
 from reports.pictures import Album, strips
 from reports.states import MARKS, TableState
 from reports.training_site import Site
@@ -110,24 +109,6 @@ def write(
     site.write(page, album, out)
 
 
-def _unmeasured(comparison: Comparison) -> list[dict[str, Any]]:
-    """The part of the paper's table that nobody measured here, as one printed table; empty if all of it was."""
-    panels = [panel for panel in comparison.panels if panel.printed is not None and not panel.measured]
-    if comparison.table is None or not panels:
-        return []
-    groups = [comparison.table.columns[panel.metrics[0].column or 0].group for panel in panels]
-    table = views.printed_part(comparison.table, groups)
-    return [
-        {
-            "titles": [panel.title for panel in panels],
-            "commands": [command(comparison.experiment, panel) for panel in panels],
-            "table": table,
-            "header": views.header_rows(table),
-            "rows": views.printed_rows(table),
-        }
-    ]
-
-
 def _galleries(report: Report, album: Album) -> list[dict[str, Any]]:
     """For each panel with pictures: strips of shared samples, and each run's own worst, median and best."""
     galleries = []
@@ -181,7 +162,6 @@ def _environment(report: Report, checks: table_pages.Shelf) -> jinja2.Environmen
         "run_count": len(report.records),
         "href": lambda record: f"runs/{report.slug(record)}.html",
         "caption": build.caption,
-        "unmeasured": _unmeasured,
         "place_on_track": place_on_track,
         "panel_reasons": build.panel_reasons,
         "further_reasons": build.further_reasons,
@@ -196,11 +176,6 @@ def _environment(report: Report, checks: table_pages.Shelf) -> jinja2.Environmen
         "viewer": {"script": viewer.SCRIPT, **viewer.manifest()},
     }
     return environment
-
-
-def command(experiment: Experiment, panel: Panel) -> str:
-    """What a user types to measure a panel that nobody measured."""
-    return f"atoken-bench run {experiment.name} --data {panel.dataset}=PATH --tokenizer NAME"
 
 
 def place_on_track(panel: Panel, place: int, figure: Figure) -> dict[str, float | None] | None:

@@ -11,7 +11,12 @@ from reports import numbers, paper
 from reports.model import Figure, Line, Metric
 from reports.records import Record, RecordCell
 
-SECTIONS = {"continuous": "Continuous tokenizers", "discrete": "Discrete tokenizers", "reference": "Reference rows"}
+SECTIONS = {
+    "continuous": "Continuous tokenizers",
+    "discrete": "Discrete tokenizers",
+    "encoder": "Encoders",
+    "reference": "Reference rows",
+}
 UNPRINTED = "Measured here, not in the paper: "
 
 TIMES = (

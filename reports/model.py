@@ -114,6 +114,11 @@ class Panel:
     notes: tuple[str, ...]
 
     @property
+    def described(self) -> bool:
+        """Whether a row has anything to say of its tokens; encoders have not."""
+        return any({line.compression, line.latent, line.token_type} != {"-"} for line in self.lines)
+
+    @property
     def measured(self) -> tuple[Record, ...]:
         """The records that fill it."""
         return tuple(line.record for line in self.lines if line.record is not None)

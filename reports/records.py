@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +19,6 @@ FRAMES = "frames.parquet"
 # Rows that are there to be compared with: no tokenizer, so they are never ranked among tokenizers.
 REFERENCE_TYPES = ("none", "codec", "transform")
 DISCRETE_TYPES = ("VQ", "RQ", "MCQ", "FSQ")
-
-# Steps of `harness.data.prepare` with a number that leave the sample's proportions as they are.
-_NOT_SQUARE = ("center_crop_multiple", "resize_short", "resize_short_above", "tensor_resize_short")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +72,7 @@ class Record:
 
     @property
     def kind(self) -> str:
-        """``continuous``, ``discrete`` or ``reference`` (no tokenizer at all)."""
+        """``continuous``, ``discrete``, ``encoder`` (samples are embedded) or ``reference`` (no tokenizer at all)."""
         return kind_of(self.card)
 
     @property
@@ -91,16 +87,13 @@ class Record:
     @property
     def understanding(self) -> bool:
         """Whether samples were embedded, and not reconstructed."""
-        return "width" in self.card
+        return self.kind == "encoder"
 
     @property
     def side(self) -> int | None:
-        """Pixels along the sides of what the tokenizer got, where the protocol cuts all samples to one square."""
-        for step in reversed(str(self.protocol["content"].get("prepare", "")).split("|")):
-            name, _, arguments = step.partition("(")
-            if size := re.match(r"\d+", arguments):
-                return None if name in _NOT_SQUARE else int(size[0])
-        return None
+        """Of the square images that were embedded, the paper's column "Res."; None where the protocol has none."""
+        side = (self.protocol["content"].get("embed") or {}).get("side")
+        return None if side is None else int(side)
 
     @property
     def used(self) -> int:
@@ -124,7 +117,9 @@ class Record:
 
 
 def kind_of(card: Mapping[str, Any]) -> str:
-    """``continuous``, ``discrete`` or ``reference``, by the card's token type."""
+    """`Record.kind` by a card."""
+    if "width" in card:  # of its vectors
+        return "encoder"
     token_type = card.get("token_type")
     if token_type in REFERENCE_TYPES:
         return "reference"

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from harness import protocol
 from harness.experiment import Experiment
 from reports import numbers, paper
 from reports.build import Report
 from reports.checks import Check
+from reports.lines import default_protocol
 from reports.model import Figure, Line, Metric, Panel
 from reports.records import Record
 from reports.states_data import Missing, StatesData, states_data
@@ -244,7 +246,7 @@ class _Composer:
         way = None
         if means := self._data.other_means(table.name, row, column):
             way = self.ways.add(Way(how=means), row.key, column.header)
-        elif place in self._fillers and (lacks is None or lacks.nearest):
+        elif place in self._fillers and (lacks is None or lacks.runs):
             way = self.ways.add(self._way(row, place, nearest=lacks is not None), row.key, column.header)
         return StateCell(
             state="printed" if lacks is None else "missing",
@@ -264,6 +266,7 @@ class _Composer:
         if system is not None:
             arguments = f"{system.arguments} {system.further.get(experiment.name, '')}".rstrip()
         built = experiment.status == "built"
+        arguments += _protocol(self._table, row, experiment, dataset) if built else ""
         return Way(
             command=f"atoken-bench run {experiment.name} --data {dataset}=PATH {arguments}" if built else "",
             experiment=experiment.name,
@@ -305,3 +308,17 @@ def _further_rows(table: paper.Table, others: Sequence[tuple[Panel, Line]]) -> l
             )
         )
     return rows
+
+
+def _protocol(table: paper.Table, row: paper.Row, experiment: Experiment, dataset: str) -> str:
+    """`` --protocol NAME`` where a row's resolution wants another than the default."""
+    headers = [column.header for column in table.columns]
+    if "Res." not in headers or not experiment.protocols:
+        return ""
+    wanted = row.values[headers.index("Res.")]
+    default = default_protocol(experiment, dataset)
+    for name in (default, *experiment.protocols):
+        rules = protocol.load(experiment.name, name).embed
+        if rules is not None and str(rules.side) == wanted:
+            return "" if name == default else f" --protocol {name}"
+    return ""

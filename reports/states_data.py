@@ -47,7 +47,8 @@ class System:
         if row.key not in self.rows or (self.experiments and experiment not in self.experiments):
             return False
         values = {column.header: value for column, value in zip(table.columns, row.values, strict=True)}
-        return all(values.get(header) == value for header, value in self.where.items())
+        # A table without that column has one row of the name.
+        return all(values.get(header, value) == value for header, value in self.where.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,7 @@ class Missing:
         what: is missing.
         why, source: what is known of it, and from where.
         nearest: what can be measured in its place; empty where nothing can.
+        runs: whether the cell's own experiment measures that.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Missing:
     source: str
     cells: tuple[Area, ...]
     nearest: str = ""
+    runs: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,6 @@ from reports import numbers, paper, plots
 from reports.model import Metric
 from reports.records import SAMPLES, Record, RecordCell
 from reports.tables import metric_of
-
-
-def printed_part(table: paper.Table, groups: Iterable[str]) -> paper.Table:
-    """The table with its descriptive columns and those below some groups only."""
-    wanted = set(groups)
-    kept = [place for place, column in enumerate(table.columns) if not column.metric or column.group in wanted]
-    rows = tuple(replace(row, values=tuple(row.values[place] for place in kept)) for row in table.rows)
-    columns = tuple(table.columns[place] for place in kept)
-    return replace(table, columns=columns, rows=rows, method=kept.index(table.method))
 
 
 def header_rows(table: paper.Table) -> list[list[dict[str, Any]]]:
@@ -51,29 +42,6 @@ def header_rows(table: paper.Table) -> list[list[dict[str, Any]]]:
         cell = {"leaf": True, "text": column.levels[-1], "column": index, "metric": column.metric}
         leaves.append({**cell, "first": first})
     return [*rows, leaves]
-
-
-def printed_rows(table: paper.Table) -> list[dict[str, Any]]:
-    """The body of a printed table: strings as printed, best figures marked, sort keys beside."""
-    rows = []
-    for row in table.rows:
-        block = table.block(row)
-        cells = []
-        for index, (column, text) in enumerate(zip(table.columns, row.values, strict=True)):
-            figure = table.printed(row, index) if column.metric else None
-            heads = index == table.method
-            shown = row.key if heads else ("–" if text == "-" else text)
-            cells.append(
-                {
-                    "text": shown,
-                    "heads": heads,
-                    "metric": column.metric,
-                    "best": figure is not None and figure.value == table.best(index, block),
-                    "sort": None if text == "-" else (text if figure is None else figure.value),
-                }
-            )
-        rows.append({"section": row.group, "cells": cells})
-    return rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

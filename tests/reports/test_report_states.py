@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from fake_runs import EXPERIMENTS, make_run
 
-from benchmarks import asset_recon, image_recon, planned, video_recon
+from benchmarks import asset_recon
+from harness import registry
 from harness.errors import BenchError
 from harness.experiment import Experiment
 from reports import data, paper, states_data
@@ -22,10 +23,7 @@ from reports.records import read_all
 from reports.states import StateCell, TableState, table_state
 from reports.table_pages import states
 
-SHIPPED = {
-    experiment.name: experiment
-    for experiment in (image_recon.EXPERIMENT, video_recon.EXPERIMENT, asset_recon.EXPERIMENT, *planned.EXPERIMENTS)
-}
+SHIPPED = registry.experiments()
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +158,7 @@ def test_rows_of_table_5_are_told_apart_by_resolution(tmp_path: Path) -> None:
         folder = make_run(tmp_path, "so-d", dataset="imagenet-val", protocol=protocol, card=card)
         record = json.loads((folder / "record.json").read_text())
         record["experiment"] = "image-classify"
-        record["protocol"]["content"]["prepare"] = f"rgb|squash({side},bicubic)|normalize"
+        record["protocol"]["content"]["embed"] = {"side": side, "templates": "openai"}
         record["cells"][0] |= {"name": "top-1", "unit": "%", "value": float(side), "interval": None}
         (folder / "record.json").write_text(json.dumps(record))
     classify = SHIPPED["image-classify"]
