@@ -1,0 +1,101 @@
+"""The cells of a retrieval run: recalls from text to sample and from sample to text, with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from harness.errors import BenchError
+from harness.metrics.base import Aggregated, Cell
+from harness.metrics.recall import RULES, ItemRule, caption_ranks, hits, item_ranks, recall, recall_interval
+from harness.protocol import MetricSpec
+
+VECTORS, CAPTIONS, CAPTION_COUNTS = "embedding", "captions", "caption_count"
+"""Features of samples with captions: float32 ``[n, D]``, of samples; float32 ``[n, C, D]``, of their captions, C the
+most that a sample of the set has, rows behind a sample's own zero; int64 ``[n]``, how many it has."""
+
+QUERIES = ("text", "sample")
+
+
+class Retrieval(Aggregated):
+    """Recalls among the samples that were measured, and their captions.
+
+    A sample that could not be measured is missing with its captions: neither asks, and neither is in the gallery.
+
+    Args:
+        specs: of the family ``recall``: ``query``: ``text`` or ``sample``; ``k``; ``ranked``, where samples ask: see
+            `harness.metrics.recall.item_ranks`.
+        bootstrap: resamples of samples per interval.
+
+    Raises:
+        BenchError: options that do not fit.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, specs: Sequence[MetricSpec], bootstrap: int) -> None:
+        self._specs = tuple(specs)
+        self._bootstrap = bootstrap
+        for spec in specs:
+            _read(spec)
+
+    def cells(self, table: Mapping[str, np.ndarray], features: Mapping[str, np.ndarray], *, seed: int) -> list[Cell]:
+        del table
+        vectors, captions, owners = gathered(features)
+        ranks: dict[ItemRule | None, np.ndarray] = {}
+        cells = []
+        for spec in self._specs:
+            rule, k = _read(spec)
+            if rule not in ranks:
+                ranks[rule] = (
+                    caption_ranks(vectors, captions, owners)
+                    if rule is None
+                    else item_ranks(vectors, captions, owners, rule)
+                )
+            found = ranks[rule]
+            asking = owners if rule is None else np.arange(len(vectors))
+            interval = recall_interval(*hits(found, asking, k, len(vectors)), count=self._bootstrap, seed=seed)
+            cells.append(
+                Cell(
+                    name=spec.name,
+                    value=100 * recall(found, k),
+                    interval=None if interval is None else (100 * interval[0], 100 * interval[1]),
+                    n=len(vectors),
+                    higher_is_better=True,
+                    unit="%",
+                    parameters={
+                        "k": k,
+                        "queries": len(found),
+                        "gallery": len(captions) if rule == "captions" else len(vectors),
+                        **({} if rule is None else {"ranked": rule}),
+                        "ties": "against",
+                    },
+                )
+            )
+        return cells
+
+
+def gathered(features: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Vectors ``[n, D]`` of samples, ``[M, D]`` of all their captions, and integers ``[M]``, whose each caption is."""
+    counts = features[CAPTION_COUNTS]
+    padded = features[CAPTIONS]
+    own = np.arange(padded.shape[1]) < counts[:, None]
+    return features[VECTORS], padded[own], np.repeat(np.arange(len(counts)), counts)
+
+
+def _read(spec: MetricSpec) -> tuple[ItemRule | None, int]:
+    """The rule by which samples ask, None where texts do; and k."""
+    query, k, rule = spec.options.get("query"), spec.options.get("k", 1), spec.options.get("ranked")
+    if query not in QUERIES:
+        raise BenchError(f"{spec.name}: query is {query!r}, not one of {', '.join(QUERIES)}")
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise BenchError(f"{spec.name}: k is {k!r}, not a whole number from 1 on")
+    if query == "text":
+        if rule is not None:
+            raise BenchError(f"{spec.name}: ranked is for queries of samples; leave it out")
+        return None, k
+    for known in RULES:
+        if rule == known:
+            return known, k
+    raise BenchError(f"{spec.name}: ranked is {rule!r}, not one of {', '.join(RULES)}")
