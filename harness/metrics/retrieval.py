@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -42,9 +43,20 @@ class Retrieval(Aggregated):
 
     def cells(self, table: Mapping[str, np.ndarray], features: Mapping[str, np.ndarray], *, seed: int) -> list[Cell]:
         del table
+        return [self._cell(spec, asked, seed) for spec, asked in self._asked(features)]
+
+    def late(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """For each cell the share of a sample's queries that are found, in per cent. Where samples have unequal
+        numbers of captions, the mean of that is not the cell, which counts captions."""
+        columns = {}
+        for spec, asked in self._asked(features):
+            found, queries = hits(asked.ranks, asked.owners, asked.k, asked.samples)
+            columns[spec.name] = 100 * found / queries
+        return columns
+
+    def _asked(self, features: Mapping[str, np.ndarray]) -> Iterator[tuple[MetricSpec, _Asked]]:
         vectors, captions, owners = gathered(features)
         ranks: dict[ItemRule | None, np.ndarray] = {}
-        cells = []
         for spec in self._specs:
             rule, k = _read(spec)
             if rule not in ranks:
@@ -53,27 +65,48 @@ class Retrieval(Aggregated):
                     if rule is None
                     else item_ranks(vectors, captions, owners, rule)
                 )
-            found = ranks[rule]
             asking = owners if rule is None else np.arange(len(vectors))
-            interval = recall_interval(*hits(found, asking, k, len(vectors)), count=self._bootstrap, seed=seed)
-            cells.append(
-                Cell(
-                    name=spec.name,
-                    value=100 * recall(found, k),
-                    interval=None if interval is None else (100 * interval[0], 100 * interval[1]),
-                    n=len(vectors),
-                    higher_is_better=True,
-                    unit="%",
-                    parameters={
-                        "k": k,
-                        "queries": len(found),
-                        "gallery": len(captions) if rule == "captions" else len(vectors),
-                        **({} if rule is None else {"ranked": rule}),
-                        "ties": "against",
-                    },
-                )
-            )
-        return cells
+            gallery = len(captions) if rule == "captions" else len(vectors)
+            yield spec, _Asked(ranks=ranks[rule], owners=asking, samples=len(vectors), gallery=gallery, rule=rule, k=k)
+
+    def _cell(self, spec: MetricSpec, asked: _Asked, seed: int) -> Cell:
+        found = hits(asked.ranks, asked.owners, asked.k, asked.samples)
+        interval = recall_interval(*found, count=self._bootstrap, seed=seed)
+        return Cell(
+            name=spec.name,
+            value=100 * recall(asked.ranks, asked.k),
+            interval=None if interval is None else (100 * interval[0], 100 * interval[1]),
+            n=asked.samples,
+            higher_is_better=True,
+            unit="%",
+            parameters={
+                "k": asked.k,
+                "queries": len(asked.ranks),
+                "gallery": asked.gallery,
+                **({} if asked.rule is None else {"ranked": asked.rule}),
+                "ties": "against",
+            },
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Asked:
+    """All queries of one cell.
+
+    Attributes:
+        ranks: ``[Q]``.
+        owners: ``[Q]``, the sample that a query is of.
+        samples: how many there are.
+        gallery: how many answers a query chooses among.
+        rule: None where texts ask.
+    """
+
+    ranks: np.ndarray
+    owners: np.ndarray
+    samples: int
+    gallery: int
+    rule: ItemRule | None
+    k: int
 
 
 def gathered(features: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -57,6 +57,10 @@ def test_cells_by_hand() -> None:
     # Sample 0 has the score of its own caption on the strange one too.
     assert (back.value, back.parameters["gallery"]) == (75, 4)
     assert metric.cells({}, features(texts), seed=0) == [back2, there, back]
+    late = metric.late(features(texts))
+    assert list(late) == ["back R@2", "T R@1", "back R@1"]
+    assert late["T R@1"] == pytest.approx([100, 200 / 3, 100, 100])
+    assert late["back R@1"].tolist() == [0, 100, 100, 100]
     assert Retrieval([spec("T", query="text")], bootstrap=0).cells({}, features(texts), seed=0)[0].interval is None
 
 
