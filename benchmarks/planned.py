@@ -8,18 +8,6 @@ from __future__ import annotations
 
 from harness.experiment import Experiment, Fills
 
-IMAGE_CLASSIFY = Experiment(
-    name="image-classify",
-    title="Zero-shot image classification",
-    fills=(
-        Fills(table="table05", group={"imagenet-val": "ImageNet-1k"}, columns={"top-1": "val"}),
-        Fills(table="table05", group={"imagenet-v2": "ImageNet-1k"}, columns={"top-1": "v2"}),
-        Fills(table="table03", group={"imagenet-val": "Image"}, columns={"top-1": "Acc.↑"}),
-    ),
-    datasets=("imagenet-val", "imagenet-v2"),
-    needs="ImageNet val and ImageNet-V2, a checkpoint, the SigLIP2 text tower",
-)
-
 IMAGE_RETRIEVAL = Experiment(
     name="image-retrieval",
     title="Zero-shot image-text retrieval",
@@ -160,7 +148,6 @@ REPRESENTATION = Experiment(
 )
 
 EXPERIMENTS = (
-    IMAGE_CLASSIFY,
     IMAGE_RETRIEVAL,
     VIDEO_RETRIEVAL,
     ASSET_CLASSIFY,

@@ -18,8 +18,8 @@ from harness.building import (
     dataset_of,
     plan_of,
     protocols_of,
+    row_of,
     settings_of,
-    tokenizer_of,
 )
 from harness.console import Console, print_record
 from harness.data.base import Dataset
@@ -108,7 +108,7 @@ class Measurer:
         plan = plan_of(
             one.experiment,
             self._request,
-            Row(asked, tokenizer_of(modality, asked, settings)),
+            Row(asked, row_of("tokenizer", modality, asked, settings)),
             settings=settings,
             data=one.data,
             dataset=dataset,

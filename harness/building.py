@@ -19,16 +19,18 @@ from harness.data.catalog import open_dataset
 from harness.data.subsets import subset
 from harness.devices import resolve
 from harness.errors import BenchError
-from harness.experiment import Experiment, Modality
+from harness.experiment import Experiment, Modality, Subject
 from harness.metrics.base import Aggregated, Cell
 from harness.metrics.registry import build_asset_metrics, build_clip_metrics, build_metrics
 from harness.plan import Plan, Settings
 from harness.protocol import Protocol
 from harness.request import DTYPES, SHARD_SIZES, Request, default_threads
 from harness.tokenizers.asset import AssetTokenizer
-from harness.tokenizers.base import Adapter, Tokenizer
+from harness.tokenizers.base import Evaluated, Tokenizer, TokenizerCard
 from harness.tokenizers.frames import FrameByFrame
 from harness.tokenizers.video import VideoTokenizer
+from harness.understanding.measures import build_embedding_metrics
+from harness.understanding.texts import textless, texts_software
 from harness.weights import WeightStore
 
 T = TypeVar("T")
@@ -36,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """A tokenizer as the user asked for it; see `harness.registry.create_tokenizer`."""
+    """A tokenizer or embedder as the user asked for it; see `harness.registry.create_tokenizer`."""
 
     spec: str
     ckpt: str | None = None
@@ -51,10 +53,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A tokenizer to run."""
+    """A tokenizer or an embedder to run."""
 
     asked: Asked
-    tokenizer: Adapter
+    tokenizer: Evaluated
 
 
 class Measures:
@@ -66,15 +68,18 @@ class Measures:
         self._device = torch.device(device)
         self._built: dict[tuple[str, int | str | None], tuple[Sequence[Aggregated], list[Cell]]] = {}
 
-    def of(self, protocol: Protocol, tokenizer: Adapter) -> tuple[Sequence[Aggregated], list[Cell]]:
+    def of(self, protocol: Protocol, tokenizer: Evaluated) -> tuple[Sequence[Aggregated], list[Cell]]:
         """Metrics that can be measured here, and the cells that cannot."""
+        if protocol.embed is not None:
+            return build_embedding_metrics(protocol)
         if self._modality == "asset":
             unrendered = tokenizer.unrendered if isinstance(tokenizer, AssetTokenizer) else None
             if (protocol.sha256, unrendered) not in self._built:
                 measured = build_asset_metrics(protocol, self._store, self._device, unrendered=unrendered)
                 self._built[protocol.sha256, unrendered] = measured
             return self._built[protocol.sha256, unrendered]
-        size = tokenizer.card.codebook_size
+        card = tokenizer.card
+        size = card.codebook_size if isinstance(card, TokenizerCard) else None
         key = (protocol.sha256, size)
         if key not in self._built:
             build = build_clip_metrics if self._modality == "video" else build_metrics
@@ -162,18 +167,30 @@ def rows_of(experiment: Experiment, request: Request, settings: Settings, proble
         asked = Asked(spec=spec, ckpt=ckpt)
         if spec in takers:
             asked = replace(asked, preset=preset, options=options)
-        built = attempt(problems, tokenizer_of, experiment.modality, asked, settings)
+        built = attempt(problems, row_of, experiment.subject, experiment.modality, asked, settings)
         if built is not None:
             rows.append(Row(asked, built))
     return rows
 
 
-def tokenizer_of(modality: Modality, asked: Asked, settings: Settings) -> Adapter:
-    """Build a tokenizer for samples of a modality.
+def row_of(subject: Subject, modality: Modality, asked: Asked, settings: Settings) -> Evaluated:
+    """Build a tokenizer or an embedder for samples of a modality.
 
     Raises:
-        BenchError: see `harness.registry.create_tokenizer`.
+        BenchError: see `harness.registry.create_tokenizer`; an embedder whose vectors no text can be compared with.
     """
+    if subject == "embedder":
+        embedder = registry.create_embedder(
+            asked.spec,
+            ckpt=asked.ckpt,
+            preset=asked.preset,
+            options=asked.options,
+            device=settings.device,
+            dtype=settings.dtype,
+        )
+        if embedder.card.text is None:
+            raise textless(embedder)
+        return embedder
     tokenizer = registry.create_tokenizer(
         asked.spec,
         ckpt=asked.ckpt,
@@ -203,13 +220,15 @@ def plan_of(
     tokenizer = row.tokenizer
     if tokenizer.needs_prepare:
         # What it finds on one set must not be what it starts from on the next.
-        tokenizer = tokenizer_of(experiment.modality, row.asked, settings)
+        tokenizer = row_of(experiment.subject, experiment.modality, row.asked, settings)
     metrics, absent = measures.of(protocol, tokenizer)
     name, *location = data.split("=", 1)
     asked = row.asked
     software = {**provenance.software(), "tokenizer_source": registry.source_sha256(asked.spec)}
     if experiment.modality == "asset":
         software |= drawing_software(protocol.prepare, protocol.name)
+    if protocol.embed is not None:
+        software |= texts_software(dataset, protocol)
     return Plan(
         experiment=experiment.name,
         spec=asked.full,
@@ -222,6 +241,7 @@ def plan_of(
         software=software,
         request={
             "experiment": experiment.name,
+            "subject": experiment.subject,
             "modality": experiment.modality,
             "tokenizer": {**asdict(asked), "ckpt": None if asked.ckpt is None else _absolute(asked.ckpt)},
             "data": "=".join([name, *map(_absolute, location)]),

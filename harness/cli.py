@@ -85,7 +85,8 @@ def _reported(command: Callable[..., None]) -> Callable[..., None]:
 @_reported
 def list_(
     what: Annotated[
-        str | None, typer.Argument(metavar="[experiments|tokenizers|datasets|metrics|protocols]", show_default=False)
+        str | None,
+        typer.Argument(metavar="[experiments|tokenizers|embedders|datasets|metrics|protocols]", show_default=False),
     ] = None,
 ) -> None:
     """Show what there is to run, and which of the paper's experiments are planned."""
@@ -272,6 +273,65 @@ def compare(
     from reports.compare import show
 
     show(run_a, run_b, format_)
+
+
+@app.command()
+@_reported
+def sensitivity(
+    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="See `list experiments`.")],
+    *,
+    tokenizer: Annotated[
+        list[str] | None, typer.Option(metavar="SPEC", help="The one tokenizer: NAME, NAME:ARG or pkg.module:factory.")
+    ] = None,
+    ckpt: Annotated[str | None, typer.Option(metavar="PATH|NAME", help="Checkpoint of the tokenizer.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Architecture of a checkpoint that does not say it.")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the tokenizer's factory; repeatable.")
+    ] = None,
+    data: Annotated[list[str] | None, typer.Option(metavar="NAME[=PATH]", help="One dataset.")] = None,
+    only: Only = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first N samples only.")] = None,
+    device: Device = "auto",
+    dtype: Dtype = "float32",
+    token_budget: Annotated[int, typer.Option(min=1, help="Most tokens in one batch.")] = 4096,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch, as `run` had them.")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode images.")] = None,
+    runs: Runs = Path("runs"),
+    weights: Weights = None,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("sensitivity"),
+) -> None:
+    """Measure one tokenizer under every protocol of an experiment: how far the protocol alone moves each figure.
+
+    Protocols whose runs are finished are not measured again. Writes a page with plots, Markdown, CSV, JSON and SVG.
+    """
+    from harness import registry
+    from harness.request import Request
+
+    found = registry.experiment(experiment)
+    request = Request(
+        tokenizers=tuple(tokenizer or ()),
+        ckpt=ckpt,
+        preset=preset,
+        options=tuple(option or ()),
+        data=tuple(data or ()),
+        only=only,
+        limit=limit,
+        device=device,
+        dtype=dtype,
+        token_budget=token_budget,
+        threads=threads,
+        workers=workers,
+        runs=runs,
+        weights=tuple(weights or ()),
+    )
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `run`
+    signal.signal(signal.SIGTERM, _stop)
+    from harness.console import Console
+    from harness.sensitivity import measure
+    from reports.sensitivity import build
+    from reports.sensitivity_files import show
+
+    show(build(found, measure(found, request, Console())), out, typer.echo)
 
 
 @audit.command()

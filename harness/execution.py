@@ -17,6 +17,7 @@ from harness.errors import BenchError
 from harness.merge import merge
 from harness.plan import Plan, Share
 from harness.storage import FolderLock, make_folder, write_atomically
+from harness.understanding.vectors import FOLDER as EMBEDDINGS
 from harness.workload import Measured, workload
 
 
@@ -41,7 +42,7 @@ def execute(plan: Plan, runs: Path, *, share: Share, workers: int, console: Cons
     with FolderLock(folder) as lock:
         mine = share.of(plan.shards)
         lock.claim_shards(mine)
-        execution = _Execution(plan, folder, workers, console)
+        execution = _Execution(plan, folder, workers, console, runs / EMBEDDINGS)
         execution.find_settings(lock)
         execution.sweep(mine)
         execution.measure(mine)
@@ -91,11 +92,11 @@ class _Execution:
             the same in this start and the next); None for tokenizers that look for none.
     """
 
-    def __init__(self, plan: Plan, folder: Path, workers: int, console: Console) -> None:
+    def __init__(self, plan: Plan, folder: Path, workers: int, console: Console, cache: Path | None = None) -> None:
         self.plan = plan
         self.folder = folder
         self.console = console
-        self.work = workload(plan, workers)
+        self.work = workload(plan, workers, cache)
         self.found: dict[str, Any] | None = None
 
     def find_settings(self, lock: FolderLock) -> None:

@@ -131,7 +131,7 @@ def write(folder: Path, ranked: Ranked, pictures: Iterable[Picture]) -> list[dic
         }
         for kind, pixels in shown.items():
             entry[kind] = f"{FOLDER}/{chosen_one.index:06d}-{kind}.png"
-            write_atomically(folder / entry[kind], _png(pixels))
+            write_atomically(folder / entry[kind], png(pixels))
         result.append({**entry, "error_max": ERROR_MAX})
     remove_stale(folder, result)
     return result
@@ -145,7 +145,8 @@ def remove_stale(folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
             file.unlink()
 
 
-def _png(pixels: np.ndarray) -> bytes:
+def png(pixels: np.ndarray) -> bytes:
+    """A picture for the gallery, uint8 ``[H, W, 3]``, reduced to `LONGEST_SIDE`."""
     image = Image.fromarray(pixels)
     factor = -(-max(image.size) // LONGEST_SIDE)
     if factor > 1:

@@ -13,7 +13,7 @@ from harness import protocol, registry
 from harness.ablation import Ablation
 from harness.data.catalog import DATASETS
 from harness.experiment import Experiment
-from harness.metrics.families import FAMILIES
+from harness.metrics.families import EMBEDDING_METRICS, FAMILIES
 
 
 def tables(what: str | None) -> list[Table]:
@@ -66,6 +66,10 @@ def _tokenizer(name: str, point: EntryPoint) -> dict[str, str]:
     return {"name": name, "factory": point.value, "package": package}
 
 
+def _embedders() -> Table:
+    return table("Embedders", [_tokenizer(name, point) for name, point in registry.embedders().items()])
+
+
 def _datasets() -> Table:
     rows = [
         {
@@ -88,7 +92,7 @@ def _metrics() -> Table:
             "title": family.title,
             "options": "; ".join(f"{k}: {v}" for k, v in family.options.items()),
         }
-        for modality, families in FAMILIES.items()
+        for modality, families in (*FAMILIES.items(), ("embedding", EMBEDDING_METRICS))
         for name, family in families.items()
     ]
     return table("Metrics", rows)
@@ -114,6 +118,7 @@ def _protocols() -> Table:
 KINDS: dict[str, Callable[[], Table]] = {
     "experiments": _experiments,
     "tokenizers": _tokenizers,
+    "embedders": _embedders,
     "datasets": _datasets,
     "metrics": _metrics,
     "protocols": _protocols,

@@ -33,7 +33,8 @@ class Evidence:
     Attributes:
         shards: in order; rows and failures are the run's when strung together.
         files: ``{"index", "file", "sha256", "n"}`` of each.
-        columns: float64 ``[n]`` by name, in the dataset's order.
+        columns: float64 ``[n]`` by name, in the dataset's order; those that metrics take from all samples together
+            come last (`Aggregated.late`).
         frames: per-frame values of videos by name, one sample after another.
     """
 
@@ -73,7 +74,7 @@ def merge(plan: Plan, folder: Path, found: dict[str, Any] | None, work: Workload
     if evidence.frames:
         _write_frames(folder / FRAMES, rows, evidence.frames)
     pictures = work.show(folder, rows, evidence.columns)
-    record = _record(plan, evidence, cells, pictures)
+    record = _record(plan, evidence, cells, pictures, work.facts())
     records.save(folder, record)
     record = records.load(folder / records.NAME)
     # Shards of an older code or other weights, which this record replaces.
@@ -116,6 +117,9 @@ def collect(paths: Sequence[Path], metrics: Sequence[Aggregated]) -> Evidence:
     names = [name for metric in metrics for name in metric.columns]
     full = [shard.columns for shard in read if shard.rows]
     columns = {name: np.concatenate([part[name] for part in full]) for name in names} if full else {}
+    features = StreamedFeatures(paths, [len(shard.rows) for shard in read])
+    for metric in metrics if full else ():
+        columns |= metric.late(features)
     curves = joined(frames)
     # A shard file keeps no order of its arrays; the table's is the metrics'.
     names = [name for metric in metrics for name in metric.frame_columns]
@@ -177,7 +181,11 @@ def _column(values: Sequence[Any] | np.ndarray) -> Any:
 
 
 def _record(
-    plan: Plan, evidence: Evidence, cells: Sequence[Cell], pictures: Sequence[dict[str, Any]]
+    plan: Plan,
+    evidence: Evidence,
+    cells: Sequence[Cell],
+    pictures: Sequence[dict[str, Any]],
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     rows, work = evidence.rows, [shard.work for shard in evidence.shards]
     encode_ms, decode_ms = (sum(getattr(row, name) for row in rows) for name in ("encode_ms", "decode_ms"))
@@ -213,6 +221,7 @@ def _record(
             "failed": [dict(failed) for shard in evidence.shards for failed in shard.failed],
             **({"noted": noted} if noted else {}),
         },
+        **facts,
         "cells": [cell_entry(cell) for cell in cells],
         "weights": plan.weights(),
         "settings": {

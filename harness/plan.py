@@ -18,7 +18,7 @@ from harness.protocol import Protocol
 if TYPE_CHECKING:
     from harness.data.base import Dataset
     from harness.metrics.base import Aggregated, Cell
-    from harness.tokenizers.base import Adapter
+    from harness.tokenizers.base import Evaluated
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,10 +64,11 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One experiment on one tokenizer, one dataset and one protocol.
+    """One experiment on one tokenizer or embedder, one dataset and one protocol.
 
     Attributes:
         spec: the tokenizer as the user wrote it.
+        tokenizer: it, or the embedder.
         request: what another process needs to build the same plan (``merge``); plain data.
         metrics: those that can be measured here.
         absent: cells that cannot, with their reasons.
@@ -76,7 +77,7 @@ class Plan:
 
     experiment: str
     spec: str
-    tokenizer: Adapter
+    tokenizer: Evaluated
     dataset: Dataset
     protocol: Protocol
     metrics: Sequence[Aggregated]

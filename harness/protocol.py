@@ -89,10 +89,12 @@ class EmbedRules:
             own size. The pixels themselves are made by `Protocol.prepare`.
         templates: the sentences that a class's name is put into, see `harness.understanding.templates`; None where
             samples are compared with their own captions, as they are.
+        frames: of videos, which frames an embedder gets, see `harness.data.frame_choice`.
     """
 
     side: int | None
     templates: Templates | None
+    frames: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,14 +222,15 @@ def _asset_rules(data: Any, origin: str) -> AssetRules:
 
 
 def _embed_rules(data: Any, origin: str) -> EmbedRules:
-    known = {field.name for field in fields(EmbedRules)}
-    if not isinstance(data, dict) or data.keys() != known:
-        raise BenchError(f"{origin}: embed needs the keys {', '.join(sorted(known))}")
+    if not isinstance(data, dict) or data.keys() - {"frames"} != {"side", "templates"}:
+        raise BenchError(f"{origin}: embed needs the keys side and templates, and frames of videos")
     side, templates = data["side"], data["templates"]
     if side is not None and (isinstance(side, bool) or not isinstance(side, int) or side < 1):
         raise BenchError(f"{origin}: embed.side is {side!r}, not a whole number above 0 or null")
     if templates is not None and templates not in get_args(Templates):
         raise BenchError(f"{origin}: embed.templates is {templates!r}, not null or one of {get_args(Templates)}")
+    if not isinstance(data.get("frames"), str | None):
+        raise BenchError(f"{origin}: embed.frames is {data['frames']!r}, not a text")
     return EmbedRules(**data)
 
 

@@ -24,6 +24,7 @@ from harness.metrics.base import Aggregated, Cell
 from harness.metrics.registry import build_asset_metrics, build_clip_metrics, build_metrics
 from harness.protocol import Protocol
 from harness.shards import ROW, DamagedShard
+from harness.understanding.measures import build_embedding_metrics
 from harness.weights import WeightStore
 from harness.workload import joined
 
@@ -151,6 +152,8 @@ class RunAudit:
 
     def _metrics(self) -> tuple[Sequence[Aggregated], list[Cell]]:
         protocol, device = self._of_content(), torch.device("cpu")
+        if protocol.embed is not None:
+            return build_embedding_metrics(protocol)
         modality = self.record.get("modality", "image")
         if modality == "asset":
             return build_asset_metrics(protocol, self.store, device)
@@ -183,6 +186,7 @@ class RunAudit:
         wanted: dict[str, Sequence[Any]] = {name: [getattr(row, name) for row in rows] for name in ROW}
         full = [shard.columns for shard in evidence.shards if shard.rows]
         wanted |= {name: np.concatenate([part[name] for part in full]).tolist() for name in full[0]}
+        wanted |= {name: column.tolist() for name, column in evidence.columns.items() if name not in wanted}
         self.samples = len(rows)
         yield from _differences(SAMPLES, table, wanted, [row.id for row in rows])
 

@@ -49,6 +49,7 @@ def measured_again(folder: Path, count: int, *, seed: int | None = None) -> tupl
 
 
 def _differing(plan: Plan, places: list[int], table: Any) -> list[str]:
+    # Nothing is taken from other runs: embeddings that were kept are what is checked here.
     (measured,) = workload(plan, 0).measure([places], Advance())
     rows = {sample: index for index, sample in enumerate(table["id"])}
     lines = [f"{failed.id}: in the table, and now {failed.reason}" for failed in measured.failed]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from harness.building import (
     dataset_of,
     plan_of,
     protocols_of,
+    row_of,
     rows_of,
     settings_of,
-    tokenizer_of,
 )
 from harness.console import Console, missing, print_reasons, print_record
+from harness.data.base import Dataset
 from harness.devices import resolve, use_numerics
 from harness.errors import BenchError
 from harness.execution import execute, merge_only
@@ -30,6 +31,7 @@ from harness.protocol import Protocol
 from harness.records import REQUEST
 from harness.request import Request, default_workers
 from harness.storage import make_folder
+from harness.understanding.texts import texts_of
 from harness.weights import WeightStore
 
 
@@ -54,6 +56,7 @@ def run(experiment: Experiment, request: Request) -> None:
     for protocol in chain.from_iterable(asked):
         for row in rows:
             attempt(problems, measures.of, protocol, row.tokenizer)
+    _ask_texts(zip(opened, asked, strict=True), problems)
     if problems:
         raise BenchError("\n".join(dict.fromkeys(problems)))
     datasets = [dataset for dataset in opened if dataset is not None]
@@ -99,6 +102,14 @@ def run(experiment: Experiment, request: Request) -> None:
         raise BenchError(f"{len(failed)} of {total} runs failed: {', '.join(failed)}; the reasons stand above")
     if request.strict:
         _all_there(done)
+
+
+def _ask_texts(asked: Iterable[tuple[Dataset | None, Sequence[Protocol]]], problems: list[str]) -> None:
+    """Whether every dataset has what an experiment on embeddings compares it with."""
+    for dataset, protocols in asked:
+        for protocol in protocols:
+            if dataset is not None and protocol.embed is not None:
+                attempt(problems, texts_of, dataset, protocol)
 
 
 def _all_there(done: Sequence[dict[str, Any]]) -> None:
@@ -149,7 +160,8 @@ def planned(folder: Path) -> Plan:
     use_numerics(settings)
     modality: Modality = request["modality"]
     asked = Asked(**request["tokenizer"])
-    tokenizer = tokenizer_of(modality, asked, settings)
+    # A run that began before there were embedders does not say what it is of.
+    tokenizer = row_of(request.get("subject", "tokenizer"), modality, asked, settings)
     protocol = Protocol.from_content(request["protocol"], str(folder / REQUEST))
     store = WeightStore([Path(path) for path in request["weights"]])
     metrics, absent = Measures(modality, store, settings.device).of(protocol, tokenizer)

@@ -59,6 +59,10 @@ ROW = tuple(field.name for field in fields(Row))
 """What is known of each measured sample, in the order of the per-sample table."""
 
 
+NAMING = ("predicted", "score")
+"""Columns that say what a sample was taken for and how surely; a difference of theirs means nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shard:
     """What is known of one slice of the dataset.

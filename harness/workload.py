@@ -92,6 +92,10 @@ class Workload(ABC):
             advance: told of each sample that is done.
         """
 
+    def facts(self) -> dict[str, Any]:
+        """Entries of the record that this kind of run has beside those of all."""
+        return {}
+
     @abstractmethod
     def show(self, folder: Path, rows: Sequence[Row], columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
         """Write pictures of the worst, the median and the best samples.
@@ -105,15 +109,21 @@ class Workload(ABC):
         """
 
 
-def workload(plan: Plan, workers: int) -> Workload:
+def workload(plan: Plan, workers: int, cache: Path | None = None) -> Workload:
     """What carries out a plan.
 
     Args:
         workers: processes that decode images.
+        cache: folder of embeddings that outlive a run, see `harness.understanding.vectors`; None: nothing is taken
+            from another run.
 
     Raises:
         BenchError: the tokenizer has no adapter for this modality.
     """
+    if plan.protocol.embed is not None:
+        from harness.understanding.work import EmbedWork
+
+        return EmbedWork(plan, workers, cache)
     modality = plan.dataset.modality
     if modality == "image":
         from harness.image_work import ImageWork

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from harness.errors import BenchError
 from harness.metrics.bootstrap import mean_interval
 from harness.records import NAME
-from harness.shards import ROW
+from harness.shards import NAMING, ROW
 from reports import numbers
 from reports.records import SAMPLES, Record, read
 
@@ -32,6 +32,7 @@ _FIELDS = (
     ("dataset", "name"),
     ("dataset", "ids_sha256"),
     ("dataset", "content_sha256"),
+    ("understanding", "texts_sha256"),
 )
 
 
@@ -101,12 +102,12 @@ def compare(run_a: Path, run_b: Path) -> Comparison:
                 f"{a.folder / SAMPLES} and {b.folder / SAMPLES}: column {key} differs although the records state the "
                 "same dataset; one table was changed, see `atoken-bench audit run`"
             )
-    shared = [name for name in tables[0].column_names if name in tables[1].column_names and name not in ROW]
+    shared = [name for name in tables[0].column_names if name in tables[1].column_names and name not in (*ROW, *NAMING)]
     left_out = {
         name: f"only in {record.folder}"
         for record, table, other in ((a, *tables), (b, *reversed(tables)))
         for name in table.column_names
-        if name not in ROW and name not in other.column_names
+        if name not in (*ROW, *NAMING) and name not in other.column_names
     }
     metrics = []
     for name in shared:
@@ -186,7 +187,7 @@ def _refuse(a: Record, b: Record) -> None:
     for path in _FIELDS:
         values: list[Any] = [a.raw, b.raw]
         for key in path:
-            values = [value.get(key) for value in values]
+            values = [value.get(key) if isinstance(value, Mapping) else None for value in values]
         if values[0] != values[1]:
             differing.append(f"{'.'.join(path)} ({_short(values[0])} and {_short(values[1])})")
     weights = [record.raw.get("weights", {}) for record in (a, b)]

@@ -176,7 +176,7 @@ PHOTOGRAPHS = (
 
 
 def open_samples(entry: DatasetEntry) -> CaptionedImages:
-    """The photographs above, each checked against its hash; what one shows is its caption.
+    """The photographs above, each checked against its hash; what one shows is its caption, and a class of its own.
 
     Raises:
         BenchError: scikit-image is not installed, or ships other files.
@@ -197,6 +197,10 @@ def open_samples(entry: DatasetEntry) -> CaptionedImages:
                 f"samples: {photograph.file} of the installed scikit-image {version('scikit-image')} is not the one "
                 f"that figures are compared on ({found}); install scikit-image 0.25 or 0.26 anew"
             )
-    members = [Member(Sample(photograph.file), photograph.file) for photograph in PHOTOGRAPHS]
+    members = [
+        Member(Sample(photograph.file, place), photograph.file) for place, photograph in enumerate(PHOTOGRAPHS)
+    ]
     captions = {photograph.file: [photograph.subject] for photograph in PHOTOGRAPHS}
-    return CaptionedImages(entry, store, members, captions)
+    samples = CaptionedImages(entry, store, members, captions)
+    samples.class_names = tuple(photograph.subject for photograph in PHOTOGRAPHS)
+    return samples

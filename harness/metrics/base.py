@@ -83,6 +83,11 @@ class Aggregated(ABC):
         """Aggregate over the run: `table` holds every column ``[n]``, `features` every array ``[n, ...]``,
         both in the dataset's order without the failed samples. `seed` fixes the bootstrap."""
 
+    def late(self, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:  # noqa: ARG002
+        """Per-sample columns float64 ``[n]`` that only all samples together give (the rank of a caption's image): they
+        are in no shard, and in the table with the rest. `columns` does not name them."""
+        return {}
+
 
 class Metric(Aggregated):
     """Measures images: per-sample columns and/or features from pairs.

@@ -205,3 +205,19 @@ ASSET_METRICS: Mapping[str, Family] = MappingProxyType(
 FAMILIES: Mapping[Modality, Mapping[str, Family]] = MappingProxyType(
     {"image": METRICS, "video": CLIP_METRICS, "asset": ASSET_METRICS}
 )
+EMBEDDING_METRICS: Mapping[str, Family] = MappingProxyType(
+    {
+        "top-k": Family(
+            title="zero-shot: samples whose own class is among the k nearest, equal scores counting against",
+            higher_is_better=True,
+            unit="%",
+            options={"k": "1"},
+        ),
+        "class-mean": Family(
+            title="zero-shot: share of each class's samples that are right first, mean over the classes that are there",
+            higher_is_better=True,
+            unit="%",
+        ),
+    }
+)
+"""What can be measured of vectors that are compared with texts, whatever they are of."""
