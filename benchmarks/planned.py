@@ -8,49 +8,6 @@ from __future__ import annotations
 
 from harness.experiment import Experiment, Fills
 
-IMAGE_RETRIEVAL = Experiment(
-    name="image-retrieval",
-    title="Zero-shot image-text retrieval",
-    fills=(
-        Fills(
-            table="table05",
-            group={"coco-karpathy": "COCO", "flickr30k": "Flickr"},
-            columns={"text-to-image R@1": "T→I", "image-to-text R@1": "I→T"},
-        ),
-    ),
-    datasets=("coco-karpathy", "flickr30k"),
-    needs="COCO and Flickr30k test images with 5 captions each, a checkpoint, the SigLIP2 text tower",
-)
-
-_RECALLS = ("R@1", "R@5", "R@10")
-_VIDEO_SETS = {"msrvtt-1ka": "MSRVT (1K-A)", "msvd": "MSVD"}
-
-VIDEO_RETRIEVAL = Experiment(
-    name="video-retrieval",
-    title="Zero-shot video-text retrieval",
-    fills=(
-        *(
-            Fills(
-                table="table07",
-                group={dataset: f"{header} / {printed}" for dataset, header in _VIDEO_SETS.items()},
-                columns={f"{direction} {recall}": recall for recall in _RECALLS},
-            )
-            for direction, printed in (("text-to-video", "Text → Video"), ("video-to-text", "Video → Text"))
-        ),
-        Fills(table="table03", group={"msrvtt-1ka": "Video"}, columns={"text-to-video R@1": "R@1↑"}),
-    ),
-    datasets=("msrvtt-1ka", "msvd"),
-    needs="MSR-VTT 1K-A and MSVD clips with captions, a checkpoint, the SigLIP2 text tower",
-)
-
-ASSET_CLASSIFY = Experiment(
-    name="asset-classify",
-    title="Zero-shot 3D asset classification",
-    fills=(Fills(table="table03", group={"toys4k": "3D"}, columns={"top-1": "Acc.↑"}),),
-    datasets=("toys4k",),
-    needs="Toys4k meshes with class names, a checkpoint, the SigLIP2 text tower",
-)
-
 _GENERATED = {"gFID": "gFID↓", "IS": "IS↑", "precision": "Pre.↑", "recall": "Rec.↑"}
 
 LIGHTNINGDIT = Experiment(
@@ -148,9 +105,6 @@ REPRESENTATION = Experiment(
 )
 
 EXPERIMENTS = (
-    IMAGE_RETRIEVAL,
-    VIDEO_RETRIEVAL,
-    ASSET_CLASSIFY,
     LIGHTNINGDIT,
     TOKENBRIDGE,
     TEXT_TO_VIDEO,

@@ -19,7 +19,7 @@ SCHEMA = 1
 EightBitRule = Literal["half-up", "half-even", "floor"]
 FrameRule = Literal["all", "4k", "common"]
 ViewSet = Literal["four", "thirty"]
-Templates = Literal["openai", "openai-80", "bare", "own"]
+Templates = Literal["openai", "openai-80", "bare", "own", "assets", "asset"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

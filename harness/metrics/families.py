@@ -218,6 +218,16 @@ EMBEDDING_METRICS: Mapping[str, Family] = MappingProxyType(
             higher_is_better=True,
             unit="%",
         ),
+        "recall": Family(
+            title="retrieval: queries whose right answer is among the k best, equal scores counting against",
+            higher_is_better=True,
+            unit="%",
+            options={
+                "query": "text or sample",
+                "k": "1",
+                "ranked": "where samples ask: captions, one by one, or items, by their best caption",
+            },
+        ),
     }
 )
 """What can be measured of vectors that are compared with texts, whatever they are of."""

@@ -11,6 +11,7 @@ from harness.errors import BenchError
 from harness.metrics.base import Aggregated, Cell
 from harness.metrics.bootstrap import mean_interval, percentiles, resamples
 from harness.metrics.families import EMBEDDING_METRICS
+from harness.metrics.retrieval import Retrieval
 from harness.protocol import MetricSpec, Protocol
 
 MARGIN, SCORE, PREDICTED = "margin", "score", "predicted"
@@ -157,4 +158,11 @@ def build_embedding_metrics(protocol: Protocol) -> tuple[list[Aggregated], list[
         if unknown := sorted(spec.options.keys() - family.options.keys()):
             options = ", ".join(family.options) or "none"
             raise BenchError(f"{origin}: {spec.metric} has no option {', '.join(unknown)}; it has: {options}")
+    recalls = [spec for spec in protocol.metrics if spec.metric == "recall"]
+    captioned = protocol.embed is not None and protocol.embed.templates is None
+    if strange := next((spec for spec in protocol.metrics if (spec in recalls) != captioned), None):
+        against = "captions, where templates is null" if captioned else "classes, by their templates"
+        raise BenchError(f"{origin}: {strange.name} does not fit what vectors are compared with ({against})")
+    if captioned:
+        return [Retrieval(recalls, protocol.bootstrap)], []
     return [ZeroShot(protocol.metrics, protocol.bootstrap)], []

@@ -16,19 +16,28 @@ from harness.protocol import Templates
 
 IMAGENET_CLASSES = 1000
 
+ASSET = "a 3D model of a {}"
+ASSETS = ("{}", "a {}", ASSET, "a rendering of a {}", "a toy {}")
+"""Of 3D assets; nobody has published any (PROTOCOLS 3.6)."""
+
 
 def templates(name: Templates) -> tuple[str, ...]:
     """A set of sentences, each with one ``{}``.
 
     ``openai``: CLIP's 80 and the bare name, the 81 of big_vision's ``clip_paper``. ``openai-80``: without the bare
-    name, as open_clip and CLIP_benchmark have them. ``bare``: the name alone. ``own``: the project's few
-    (`atoken.text.prompts`), which the shipped model was trained with and which need no further package.
+    name, as open_clip and CLIP_benchmark have them. ``bare``: the name alone. ``assets`` and ``asset``: those of 3D
+    assets above. ``own``: the project's few (`atoken.text.prompts`), which the shipped model was trained with and which
+    need no further package.
 
     Raises:
         BenchError: open_clip is not installed, or has others.
     """
     if name == "bare":
         return ("{}",)
+    if name == "assets":
+        return ASSETS
+    if name == "asset":
+        return (ASSET,)
     if name == "own":
         from atoken.text.prompts import CAPTIONS
 

@@ -18,6 +18,7 @@ from harness import gallery
 from harness.console import Advance
 from harness.embedders.base import Embedder
 from harness.errors import BenchError
+from harness.metrics.retrieval import CAPTION_COUNTS, CAPTIONS
 from harness.packing import packs
 from harness.plan import Plan
 from harness.shards import Row
@@ -27,10 +28,6 @@ from harness.understanding.measures import LABELS, MARGIN, PREDICTED, SCORE, Zer
 from harness.understanding.texts import Captions, Classes, TextVectors, checked, texts_of
 from harness.understanding.vectors import VECTORS, VectorStore
 from harness.workload import Failed, Measured, Workload
-
-CAPTIONS, CAPTION_COUNTS = "captions", "caption_count"
-"""Features of samples with captions: float32 ``[n, C, D]``, C the most that a sample of the set has, rows behind a
-sample's own zero; and int64 ``[n]``, how many it has."""
 
 
 class EmbedWork(Workload):
