@@ -192,8 +192,8 @@ PRESETS: dict[str, ATokenConfig] = {
         # 5 M parameters, for all modalities: small enough to train within minutes of one GPU and to ship.
         ATokenConfig(
             name="nano",
-            encoder=TransformerConfig(width=192, blocks=4, heads=4, mlp=768),
-            decoder=TransformerConfig(width=192, blocks=4, heads=4, mlp=768),
+            encoder=TransformerConfig(width=192, blocks=3, heads=4, mlp=768),
+            decoder=TransformerConfig(width=192, blocks=3, heads=4, mlp=768),
         ),
         # The packaged atoken-nano of today, which was trained on images alone.
         ATokenConfig(

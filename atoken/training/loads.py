@@ -62,9 +62,10 @@ class Drawn:
 def expected(task: ImageTask | VideoTask | AssetTask, config: ATokenConfig, assumed: Assumptions = ASSUMED) -> Drawn:
     """Means over what the recipe draws: resolution, and frames of a clip."""
     if isinstance(task, AssetTask):
-        load = Load.of([assumed.voxels], 1)
-        pairs = assumed.voxels * assumed.mates
-        return Drawn(load, load, VoxelLoad(assumed.voxels, (pairs, pairs)))
+        # A surface's voxels fall with the square of its size.
+        voxels = -(-assumed.voxels // task.shrink**2)
+        load, pairs = Load.of([voxels], 1), voxels * assumed.mates
+        return Drawn(load, load, VoxelLoad(voxels, (pairs, pairs)))
     video = isinstance(task, VideoTask)
     grids, highest = _grids(task, config.patch[1], assumed.video_aspect if video else assumed.image_aspect)
     counts = _frame_counts(task, assumed) if isinstance(task, VideoTask) else [1]

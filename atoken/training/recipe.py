@@ -145,14 +145,17 @@ class AssetTask(Task):
     Attributes:
         renders: views of a sample that are drawn and compared; reconstruction only.
         render_size: pixels along the side of such a view.
+        shrink: assets are brought to one part in so many of their size, see `atoken.training.data.shrink`.
     """
 
     renders: int = 0
     render_size: int = 0
+    shrink: int = 1
 
     def check(self, name: str) -> None:
         """As `Task.check`."""
         Task.check(self, name)
+        demand(isinstance(self.shrink, int) and 1 <= self.shrink <= 8, f"{name}.shrink", self.shrink, "1 to 8")
         if name == "asset_recon":
             demand(self.renders >= 1, f"{name}.renders", self.renders, "1 or more")
             demand(self.render_size >= 16, f"{name}.render_size", self.render_size, "16 or more")

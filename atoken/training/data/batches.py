@@ -17,6 +17,7 @@ from atoken.training.data.captions import HOW
 from atoken.training.data.frames import draw_count, draw_frames
 from atoken.training.data.pack import Batch, Sample, asset_sample, pack_samples, pixel_sample
 from atoken.training.data.pictures import chosen_pictures
+from atoken.training.data.shrink import shrunk
 from atoken.training.data.source import (
     AssetSource,
     ClipRequest,
@@ -151,7 +152,7 @@ class _Drawing:
         if self._aligned and not text:
             raise SampleError("has no caption")
         if isinstance(source, AssetSource) and isinstance(task, AssetTask):
-            asset = source.asset(index)
+            asset = shrunk(source.asset(index), task.shrink, rng)
             if not task.renders:
                 return asset_sample(asset.features, asset.coords, name, text)
             pictures, cameras = chosen_pictures(asset, task.renders, task.render_size, rng)
