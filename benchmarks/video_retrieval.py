@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.experiment import Experiment, Fills
 
 _RECALLS = ("R@1", "R@5", "R@10")
-_SETS = {"msrvtt-1ka": "MSRVTT (1K-A)", "msvd": "MSVD"}
+_SETS = {"msrvtt-1ka": "MSRVT (1K-A)", "msvd": "MSVD"}
 
 EXPERIMENT = Experiment(
     name="video-retrieval",
