@@ -327,10 +327,12 @@ def sensitivity(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `run`
     signal.signal(signal.SIGTERM, _stop)
     from harness.console import Console
-    from harness.sensitivity import measure
+    from harness.sensitivity import measure, refuse
     from reports.sensitivity import build
-    from reports.sensitivity_files import show
+    from reports.sensitivity_files import make, show
 
+    refuse(found, request)
+    make(out)
     show(build(found, measure(found, request, Console())), out, typer.echo)
 
 

@@ -26,7 +26,7 @@ CARRYING = ("safetensors", "pandas", "pyarrow")
 _BESIDE = (
     *("atoken/training", "atoken/cli.py", "atoken/commands.py", "atoken/inspection.py", "atoken/token_"),
     *("atoken/work.py", "atoken/prepare_command.py", "harness/ablation", "harness/cli.py", "harness/console.py"),
-    *("harness/check.py", "harness/golden", "harness/listing.py", "harness/record_"),
+    *("harness/check.py", "harness/golden", "harness/listing.py", "harness/record_", "harness/sensitivity"),
 )
 
 
