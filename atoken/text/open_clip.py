@@ -25,17 +25,25 @@ TOKENIZER = ("tokenizer.json", "tokenizer.model")
 
 
 class OpenClipTower(TokenTower):
-    """Texts to what the images of an open_clip model are compared with; its own tokenizer cleans them."""
+    """Texts to what the images of an open_clip model are compared with; its own tokenizer cleans them.
+
+    Attributes:
+        file: of the weights.
+        config: the model's, as open_clip has it.
+    """
 
     name = "open_clip"
 
-    def __init__(self, path: str | Path, *, model: str | None = None, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, path: str | Path, *, model: str | None = None, images: bool = False, device: torch.device | str = "cpu"
+    ) -> None:
         """Load a model and keep its text half.
 
         Args:
             path: a weights file of `model`, or a folder with open_clip's config and weights. Beside the weights lies
                 the tokenizer, where open_clip's package has none for it (SigLIP2).
             model: open_clip's name of it, such as "ViT-B-16-SigLIP2"; of a folder, its config says it.
+            images: keep the image half too, for `encode_images`.
 
         Raises:
             MissingPackage: open_clip is not installed.
@@ -54,14 +62,16 @@ class OpenClipTower(TokenTower):
         )
         try:
             net = open_clip.create_model(f"local-dir:{path}" if model is None else model, load_weights=False)
-            _check_positions(net, weights)
+            _check_positions(net, weights, images)
             open_clip.load_checkpoint(net, str(file), strict=True)
             self._tokenizer = _tokenizer(open_clip, file.parent, model, config)
         except CheckpointError:
             raise
         except Exception as error:  # Whatever a foreign file or config makes open_clip say.
             raise CheckpointError(f"{file}: cannot be loaded by open_clip: {first_line(error)}") from None
-        del net.visual
+        self.file, self.config = file, config
+        if not images:
+            del net.visual
         self._width = int(config["embed_dim"])
         files = [file, *(file.with_name(name) for name in TOKENIZER if file.with_name(name).is_file())]
         super().__init__(files=files, settings={"config": config["text_cfg"]}, device=device)
@@ -71,6 +81,16 @@ class OpenClipTower(TokenTower):
     def width(self) -> int:
         """Of the vectors."""
         return self._width
+
+    def cast_images(self, dtype: torch.dtype) -> None:
+        """Let the image half compute in `dtype`; the text half stays in float32, in which its vectors are kept."""
+        self._model.visual.to(dtype)
+
+    @torch.no_grad()
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels [B, 3, H, W] -> vectors [B, width], as the model gives them: of a tower with `images`."""
+        vectors: Tensor = self._model.encode_image(pixels)
+        return vectors
 
     def _tokens(self, texts: list[str]) -> list[tuple[Tensor, Tensor]]:
         return [(row, torch.ones_like(row)) for row in self._tokenizer(texts)]
@@ -106,10 +126,16 @@ def _config(open_clip: Any, path: Path, model: str | None) -> dict[str, Any]:
     raise CheckpointError(f"{path}: needs {CONFIG} with a model_cfg in it, or the name of open_clip's model")
 
 
-def _check_positions(net: Any, weights: Weights) -> None:
+def _check_positions(net: Any, weights: Weights, images: bool) -> None:
     """open_clip would resize tables of positions that do not fit."""
     name = "positional_embedding"
     ours = {key: tuple(value.shape) for key, value in net.state_dict().items() if key.endswith(name)}
+    for key in ours if images else ():
+        if key.startswith("visual.") and weights.shapes.get(key, ours[key]) != ours[key]:
+            raise CheckpointError(
+                f"{weights.path}: its images have {weights.shapes[key][0]} positions, those of the model "
+                f"{ours[key][0]}: they are of another resolution"
+            )
     text = next(key for key in ours if not key.startswith("visual."))
     theirs = weights.shapes.get(text) or weights.shapes.get(name)
     if theirs is not None and theirs != ours[text]:
