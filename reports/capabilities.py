@@ -131,11 +131,26 @@ def _seen(header: str, checks: list[Check], records: list[Record]) -> StateCell 
             state="measured", text="", tick=TICK if outcome.holds else CROSS, seen=outcome.seen, source=check
         )
     if modality := UNDERSTOOD.get(header):
-        for record in records:
-            if record.modality == modality and record.understanding and any(cell.value for cell in record.cells):
-                seen = f"embedded and measured by {record.experiment} on {record.dataset['title']}"
-                return StateCell(state="measured", text="", tick=TICK, seen=seen, source=record)
+        shown = [_understood(record) for record in records if record.understanding and record.modality == modality]
+        return next((one for one in shown if one.tick == TICK), shown[0] if shown else None)
     return None
+
+
+def _understood(record: Record) -> StateCell:
+    """Whether a run found more than chance: the interval of its first figure lies above it."""
+    cell = next((cell for cell in record.cells if cell.value is not None and cell.unit == "%"), None)
+    # A class of so many, or the one sample that a text belongs to.
+    choices = record.raw.get("understanding", {}).get("classes") or record.used
+    where = f"{record.experiment} on {record.dataset['title']}"
+    if cell is None or cell.value is None:
+        return StateCell(state="measured", text="", tick=CROSS, seen=f"{where}: no figure", source=record)
+    chance = 100 / choices
+    low = cell.value if cell.interval is None else cell.interval[0]
+    said = f"{where}: {cell.name} {numbers.figure(cell.value, 1)} %"
+    if bounds := numbers.interval(cell.interval, 1):
+        said += f" {bounds}"
+    said += f", chance {numbers.figure(chance, 1)} %"
+    return StateCell(state="measured", text="", tick=TICK if low > chance else CROSS, seen=said, source=record)
 
 
 def _unchecked(header: str, spec: str, ways: Ways) -> StateCell:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
@@ -25,6 +27,25 @@ class Picture:
     reconstruction: Path
     error: Path
     error_max: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guess:
+    """One sample that was put into a class; `picture` lies below the run's folder.
+
+    Attributes:
+        label, predicted: names of its class and of the nearest one.
+        score: cosine of the nearest.
+    """
+
+    id: str
+    rank: str
+    metric: str
+    value: float | None
+    picture: Path
+    label: str
+    predicted: str
+    score: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +116,7 @@ def read_picture(folder: Path, entry: Mapping[str, Any]) -> Picture:
     """
 
     def inside(key: str) -> Path:
-        return _inside(folder, entry[key], ".png", ".jpg", ".jpeg", ".webp")
+        return _inside(folder, entry[key], *_PICTURES)
 
     return Picture(
         id=str(entry["id"]),
@@ -106,6 +127,20 @@ def read_picture(folder: Path, entry: Mapping[str, Any]) -> Picture:
         reconstruction=inside("reconstruction"),
         error=inside("error"),
         error_max=None if entry.get("error_max") is None else float(entry["error_max"]),
+    )
+
+
+def read_guess(folder: Path, entry: Mapping[str, Any]) -> Guess:
+    """A sample of a run that classifies; raises as `read_picture`."""
+    return Guess(
+        id=str(entry["id"]),
+        rank=str(entry["rank"]),
+        metric=str(entry["metric"]),
+        value=None if entry["value"] is None else float(entry["value"]),
+        picture=_inside(folder, entry["original"], *_PICTURES),
+        label=str(entry["label"]),
+        predicted=str(entry["predicted"]),
+        score=float(entry["score"]),
     )
 
 

@@ -19,7 +19,7 @@ from reports.build import Report
 from reports.figures import FIGURE_MARKS, figure_states
 from reports.legend import legend
 from reports.model import Figure, Line, Metric, Panel
-from reports.pictures import Album, strips
+from reports.pictures import Album, guesses, strips
 from reports.states import MARKS, TableState
 from reports.training_site import Site
 
@@ -71,6 +71,7 @@ def write(
         protocol_panels=report.protocols,
         galleries=_galleries(report, album),
         film_galleries=clips.galleries(report, shelf, STRIPS),
+        seen_galleries=_seen_galleries(report, album),
         index=table_pages.index(report, tables),
         figures=figure_states(report, site.page_of),
         studies=site.index(),
@@ -84,7 +85,7 @@ def write(
     for record in report.records:
         slug = report.slug(record)
         samples = shelf.samples(record)
-        shots = album.shots(record)
+        shots, seen = album.shots(record), guesses(album, record)
         page(
             "run.html.j2",
             f"runs/{slug}.html",
@@ -97,6 +98,8 @@ def write(
             listed=views.sample_table(record, samples) if samples else None,
             shots=shots,
             by_id={shot.id: shot for shot in shots},
+            seen=seen,
+            seen_by_id={shot.id: shot for shot in seen},
             films=shelf.shots(record),
             pages=shelf.pages(record),
             facts=views.facts(record),
@@ -136,6 +139,20 @@ def _galleries(report: Report, album: Album) -> list[dict[str, Any]]:
                     }
                 )
     return galleries
+
+
+def _seen_galleries(report: Report, album: Album) -> list[dict[str, Any]]:
+    """For each panel whose runs classified samples: what each run shows of them."""
+    return [
+        {
+            "title": panel.title,
+            "runs": [{"record": record, "shots": guesses(album, record)} for record in panel.measured],
+        }
+        for comparison in report.comparisons
+        if comparison.primary
+        for panel in comparison.panels
+        if any(record.guesses for record in panel.measured)
+    ]
 
 
 def _environment(report: Report, checks: table_pages.Shelf) -> jinja2.Environment:

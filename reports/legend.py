@@ -24,6 +24,22 @@ _MEANINGS = {
         "PSNR (foreground) ↑",
         "Of the pixels alone that an asset covers: those that it leaves free are right in any reconstruction.",
     ),
+    "top-1": (
+        "top-1 ↑",
+        "How often the class whose sentences are nearest to the sample is its own. It hangs on how many there are.",
+    ),
+    "top-5": ("top-5 ↑", "How often the own class is among the five nearest."),
+    "mean per-class accuracy": ("mean per-class accuracy ↑", "Top-1 of each class alone, averaged over classes."),
+    "text-to-image R@1": (
+        "text-to-image R@1 ↑",
+        "How often the image nearest to a caption is the one that it describes.",
+    ),
+    "image-to-text R@1": ("image-to-text R@1 ↑", "How often a caption nearest to an image is one of its own."),
+    "text-to-video R@1": (
+        "text-to-video R@1 ↑",
+        "How often the clip nearest to a caption is the one that it describes.",
+    ),
+    "video-to-text R@1": ("video-to-text R@1 ↑", "How often a caption nearest to a clip is one of its own."),
     "MS-SSIM": ("MS-SSIM ↑", "SSIM over five sizes of each picture, so that coarse structure counts too."),
     "foreground": ("foreground", "Share of a view that the asset covers: how much there is to get wrong."),
     "seam": (

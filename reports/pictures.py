@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from reports import numbers
-from reports.entries import Film, Picture
+from reports.entries import Film, Guess, Picture
 from reports.records import Record
 
 RANKS = ("worst", "median", "best")
-Chosen = TypeVar("Chosen", bound=Picture | Film)
+Chosen = TypeVar("Chosen", bound=Picture | Film | Guess)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +35,21 @@ class Shot:
     def lossless(self) -> bool:
         """Whether the very same picture came back."""
         return self.original is not None and self.original == self.reconstruction
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """A sample that a run put into a class; ``href`` as in `Shot`, ``margin`` and ``score`` as text."""
+
+    record: Record
+    id: str
+    rank: str
+    label: str
+    predicted: str
+    score: str
+    margin: str
+    href: str | None
+    right: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +129,25 @@ class Album:
             )
             for picture in by_rank(record.gallery)
         )
+
+
+def guesses(album: Album, record: Record) -> tuple[Seen, ...]:
+    """The classified samples that a run shows, worst first."""
+    return tuple(
+        Seen(
+            record=record,
+            id=guess.id,
+            rank=guess.rank,
+            label=guess.label,
+            predicted=guess.predicted,
+            score=numbers.figure(guess.score, 3),
+            margin="" if guess.value is None else numbers.difference(guess.value, 3),
+            href=album.add(guess.picture),
+            # Above the best of the other classes: names may be alike, margins are not.
+            right=guess.value is not None and guess.value > 0,
+        )
+        for guess in by_rank(record.guesses)
+    )
 
 
 def by_rank(pictures: Iterable[Chosen]) -> list[Chosen]:

@@ -94,7 +94,12 @@ def _panel(experiment: Experiment, title: str, tokenizers: list[dict[str, Record
 
 def _definition(record: Record) -> str:
     content = record.protocol["content"]
-    parts = [content.get("prepare"), f"latent {content.get('latent')}", f"8 bit {content.get('eight_bit')}"]
+    if embed := content.get("embed"):
+        # Nothing is reconstructed: latent and 8-bit rule play no part.
+        templates = embed.get("templates")
+        parts = [content.get("prepare"), f"templates {templates}" if templates else "captions as they are"]
+    else:
+        parts = [content.get("prepare"), f"latent {content.get('latent')}", f"8 bit {content.get('eight_bit')}"]
     if clip := content.get("clip"):
         limits = ((clip.get("first_frames"), "frames"), (clip.get("first_seconds"), "s"))
         longest = [f"{limit:g} {unit}" for limit, unit in limits if limit]

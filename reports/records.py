@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.errors import BenchError
 from harness.records import NAME, REQUEST, load
-from reports.entries import AssetPicture, ClipPicture, Picture, read_asset, read_clip, read_picture
+from reports.entries import AssetPicture, ClipPicture, Guess, Picture, read_asset, read_clip, read_guess, read_picture
 
 SAMPLES = "samples.parquet"
 FRAMES = "frames.parquet"
@@ -42,7 +42,8 @@ class Record:
 
     Attributes:
         folder: the run's folder, where the evidence lies.
-        gallery, clips, assets: what it shows of its images, of its videos or of its assets.
+        gallery, clips, assets: what it shows of its images, of its videos or of its assets that were reconstructed.
+        guesses: what it shows of samples that were put into classes.
         raw: the record as it was read, for whoever wants a field that has no name here.
     """
 
@@ -58,6 +59,7 @@ class Record:
     gallery: tuple[Picture, ...]
     clips: tuple[ClipPicture, ...]
     assets: tuple[AssetPicture, ...]
+    guesses: tuple[Guess, ...]
     raw: Mapping[str, Any] = field(repr=False)
 
     @property
@@ -156,6 +158,10 @@ def read(path: Path) -> Record:
         raise BenchError(f"{path}: damaged record ({what}); run it again or remove the folder") from None
 
 
+_OTHERS = {"video", "views", "predicted"}
+"""Keys that entries of a gallery have which are no reconstructed image."""
+
+
 def _record(folder: Path, raw: dict[str, Any]) -> Record:
     return Record(
         folder=folder,
@@ -167,11 +173,10 @@ def _record(folder: Path, raw: dict[str, Any]) -> Record:
         samples=_with(raw["samples"], "used", "failed"),
         settings=dict(raw["settings"]),
         cells=tuple(_cell(cell) for cell in raw["cells"]),
-        gallery=tuple(read_picture(folder, entry) for entry in raw["gallery"] if "video" not in entry),
-        clips=tuple(
-            read_clip(folder, entry) for entry in raw["gallery"] if {"video", "views"} & entry.keys() == {"video"}
-        ),
+        gallery=tuple(read_picture(folder, entry) for entry in raw["gallery"] if not _OTHERS & entry.keys()),
+        clips=tuple(read_clip(folder, entry) for entry in raw["gallery"] if _OTHERS & entry.keys() == {"video"}),
         assets=tuple(read_asset(folder, entry) for entry in raw["gallery"] if "views" in entry),
+        guesses=tuple(read_guess(folder, entry) for entry in raw["gallery"] if "predicted" in entry),
         raw=raw,
     )
 

@@ -72,9 +72,12 @@ def read_samples(record: Record) -> dict[str, list[Any]] | None:
         raise BenchError(f"{path}: not a readable table ({error}); run it again or remove the folder") from None
 
 
-_DESCRIBE = ("label", "height", "width", "height_in", "width_in", "frames")
+_DESCRIBE = ("label", "predicted", "height", "width", "height_in", "width_in", "frames")
 _SEVERAL = {"video": "frames", "asset": "views"}
 _UNITS = {"encode_ms": "ms", "decode_ms": "ms"}
+_HIGHER = {"margin": True, "score": True}
+_RIGHT_OR_WRONG = {0, 100}
+"""Percent of one sample: two bars would say what the run's figure says."""
 _LAST = ("tokens", "encode", "decode")
 
 
@@ -83,7 +86,7 @@ def sample_plots(record: Record, samples: Mapping[str, list[Any]]) -> list[dict[
     made = []
     for name, column in samples.items():
         values = [value for value in column if isinstance(value, int | float) and not isinstance(value, bool)]
-        if name in _DESCRIBE or len(values) != len(column) or len(set(values)) < 2:
+        if name in _DESCRIBE or len(values) != len(column) or len(set(values)) < 2 or set(values) <= _RIGHT_OR_WRONG:
             continue
         cell = record.cell(name)
         unit = _UNITS.get(name, cell.unit if cell is not None else "")
@@ -126,6 +129,13 @@ LISTED = 200
 EACH = 50
 
 
+def gallery_metrics(record: Record) -> list[str]:
+    """What the samples of a run's gallery were chosen by, one for each entry."""
+    chosen = [picture.metric for picture in record.gallery]
+    chosen += [film.metric for film in (*record.clips, *record.assets)]
+    return chosen + [guess.metric for guess in record.guesses]
+
+
 def sample_table(record: Record, samples: Mapping[str, list[Any]]) -> SampleTable | None:
     """The samples with all their figures; of more than `LISTED` the `EACH` worst and best by each metric."""
     metrics, columns = [], []
@@ -137,14 +147,18 @@ def sample_table(record: Record, samples: Mapping[str, list[Any]]) -> SampleTabl
             continue
         cell = record.cell(name)
         unit = _UNITS.get(name, cell.unit if cell is not None else "")
-        higher = False if name in _UNITS else cell.higher_is_better if cell is not None else None
+        higher = False if name in _UNITS else cell.higher_is_better if cell is not None else _HIGHER.get(name)
         decimals = numbers.decimals_for([value for value in told if np.isfinite(value)], unit)
         title = name.removesuffix("_ms") if name in _UNITS else name
         metrics.append(Metric(name=title, higher_is_better=higher, unit=unit, decimals=decimals))
         columns.append(values)
     if not metrics:
         return None
-    places = sorted(range(len(metrics)), key=lambda place: metrics[place].name in _LAST)
+    # What the gallery is chosen by leads; of right and wrong it says how surely.
+    leads = gallery_metrics(record)[:1]
+    places = sorted(
+        range(len(metrics)), key=lambda place: (metrics[place].name not in leads, metrics[place].name in _LAST)
+    )
     metrics, columns = [metrics[place] for place in places], [columns[place] for place in places]
     orders = [_worst_first(column, metric) for column, metric in zip(columns, metrics, strict=True)]
     total = len(samples["id"])
@@ -203,6 +217,7 @@ def facts(record: Record) -> list[dict[str, Any]]:
         ("Protocol", protocol, True),
         ("Tokenizer", {"spec": record.spec, **record.card}, True),
         ("Data", {**record.dataset, **samples}, True),
+        ("Texts", raw.get("understanding", {}), True),
         ("Code", raw.get("code", {}), False),
         ("Settings", record.settings, False),
         ("Environment", _flat(raw.get("environment", {})), False),

@@ -154,7 +154,7 @@ def test_table_3_is_composed_of_several_experiments(tmp_path: Path) -> None:
 
 def test_rows_of_table_5_are_told_apart_by_resolution(tmp_path: Path) -> None:
     card = {"paper_row": "AToken-So/D", "title": "AToken-So/D", "token_type": "FSQ"}
-    for protocol, side in (("small", 256), ("large", 512)):
+    for protocol, side in (("siglip2-256", 256), ("siglip2-512", 512)):
         folder = make_run(tmp_path, "so-d", dataset="imagenet-val", protocol=protocol, card=card)
         record = json.loads((folder / "record.json").read_text())
         record["experiment"] = "image-classify"
@@ -163,7 +163,7 @@ def test_rows_of_table_5_are_told_apart_by_resolution(tmp_path: Path) -> None:
         (folder / "record.json").write_text(json.dumps(record))
     classify = SHIPPED["image-classify"]
     built = Experiment(
-        name="image-classify", title="c", status="built", fills=classify.fills, protocols=("small", "large")
+        name="image-classify", title="c", status="built", fills=classify.fills, protocols=("siglip2-256", "siglip2-512")
     )
     state = table_state(build(read_all(tmp_path), {"image-classify": built}), "table05")
     found = {row.cells[0].text: row.cells[3] for row in state.rows if row.name == "AToken-So/D"}
