@@ -21,6 +21,7 @@ _VAL = re.compile(r"ILSVRC2012_val_\d{8}\.JPEG")
 _WNID = re.compile(r"n\d{8}")
 _COCO = re.compile(r"\d{12}\.jpg")
 _GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"
+_SYNSETS = ("imagenet_2012_validation_synset_labels.txt", "LOC_val_solution.csv")
 _CLASSES = 1000
 
 
@@ -52,7 +53,9 @@ def open_imagenet_val(entry: DatasetEntry, location: Path) -> ImageNetVal:
     elif folders:
         notes.append(f"no labels: {len(folders)} class folders of {_CLASSES}, so their places are not known")
     else:
-        truth, note = _devkit_labels(location)
+        truth, note = _synset_labels(location), ""
+        if not truth:
+            truth, note = _devkit_labels(location)
         notes.append(note)
     files = [(PurePosixPath(name).name, name) for name in names]
     members = [Member(Sample(file, truth.get(file)), name) for file, name in files]
@@ -87,16 +90,45 @@ def _check_imagenet(location: Path, names: Sequence[str]) -> None:
         )
 
 
+def _beside(location: Path) -> list[Path]:
+    """Folders in which files about a flat layout are looked for."""
+    return [location, location.parent] if location.is_dir() else [location.parent]
+
+
+def _synset_labels(location: Path) -> dict[str, int]:
+    """Labels of a flat layout from a list of wnids beside it; empty where there is none.
+
+    Either a line of one wnid for each image in the order of their numbers, or Kaggle's csv, whose second column
+    begins with it.
+    """
+    file = next((place / name for place in _beside(location) for name in _SYNSETS if (place / name).is_file()), None)
+    if file is None:
+        return {}
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    if file.suffix == ".csv":
+        found = [line.partition(",") for line in lines[1:] if line.strip()]
+        wnids = {f"{name.strip()}.JPEG": boxes.partition(" ")[0] for name, _, boxes in found}
+    else:
+        wnids = {_val_id(number): line.strip() for number, line in enumerate(lines, start=1)}
+    known = sorted(set(wnids.values()))
+    if len(wnids) != 50_000 or len(known) != _CLASSES or not all(map(_WNID.fullmatch, known)):
+        raise BenchError(
+            f"{file}: lists {len(known):,} wnids of {len(wnids):,} images, not 1,000 of 50,000; fetch it again"
+        )
+    place = {wnid: label for label, wnid in enumerate(known)}
+    return {name: place[wnid] for name, wnid in wnids.items()}
+
+
 def _devkit_labels(location: Path) -> tuple[dict[str, int], str]:
     """Labels of a flat layout from the devkit's files beside it; a note where there are none.
 
     The ground truth numbers classes in the devkit's own order; its ``meta.mat`` says which wnid a number is.
     """
-    places = [location, location.parent] if location.is_dir() else [location.parent]
+    places = _beside(location)
     places += [place / kit for place in list(places) for kit in ("ILSVRC2012_devkit_t12/data", "data")]
     truth = next((place / _GROUND_TRUTH for place in places if (place / _GROUND_TRUTH).is_file()), None)
     if truth is None:
-        return {}, f"no labels: {_GROUND_TRUTH} does not lie beside the images"
+        return {}, f"no labels: neither {_GROUND_TRUTH} nor {_SYNSETS[0]} lies beside the images"
     meta = truth.parent / "meta.mat"
     if not meta.is_file():
         return {}, f"no labels: {truth} numbers classes by the devkit's meta.mat, which does not lie beside it"

@@ -156,7 +156,8 @@ def test_everything_that_is_missing_is_said_at_once(bench: Bench, tmp_path: Path
 
 
 def test_planned_experiment(bench: Bench) -> None:
-    refused(bench("run", "image-classify"), "image-classify is planned and not built yet", "table05", code=3)
+    outcome = bench("run", "image-generation-tokenbridge")
+    refused(outcome, "image-generation-tokenbridge is planned and not built yet", "table12", code=3)
 
 
 @pytest.mark.parametrize(

@@ -417,7 +417,7 @@ def test_progress_without_a_terminal_is_lines_now_and_then(
 @pytest.mark.parametrize(
     ("what", "there"),
     [
-        ("experiments", ["image-recon", "built", "table04", "image-classify", "planned", "table05"]),
+        ("experiments", ["image-recon", "built", "table04", "text-to-video", "planned", "table13"]),
         ("tokenizers", ["identity", "jpeg", "webp", "dct", "pca", "atoken"]),
         ("datasets", ["samples", "imagenet-val", "50,000", "coco-val2017", "folder", "tar"]),
         ("metrics", ["psnr", "ssim", "lpips", "rfid", "kid"]),

@@ -163,3 +163,26 @@ def test_another_set_is_told_from_val2017(tmp_path: Path, image_bytes: MakeImage
         (train / f"{number:012d}.jpg").touch()
     with pytest.raises(BenchError, match="holds 5,001 images, and val2017 has 5,000; is it another split"):
         open_images("coco-val2017", train)
+
+
+@pytest.mark.parametrize("kind", ["flat", "tar"])
+@pytest.mark.parametrize("name", ["imagenet_2012_validation_synset_labels.txt", "LOC_val_solution.csv"])
+def test_a_list_of_wnids_beside_a_flat_layout_labels_it(tmp_path: Path, flat: Files, kind: str, name: str) -> None:
+    truth = np.random.default_rng(3).permutation(np.repeat(np.arange(1000), 50))
+    wnids = [WNIDS[label] for label in truth]
+    if name.endswith(".txt"):
+        text = "".join(f"{wnid}\n" for wnid in wnids)
+    else:
+        rows = [
+            f"{val(number).removesuffix('.JPEG')},{wnid} 1 2 3 4 {WNIDS[0]} 5 6 7 8"
+            for number, wnid in enumerate(wnids, 1)
+        ]
+        text = "\n".join(["ImageId,PredictionString", *np.random.default_rng(4).permutation(rows)])
+    (tmp_path / name).write_text(text)
+    place = write_folder(tmp_path / "val", flat) if kind == "flat" else write_tar(tmp_path / "val.tar", flat)
+    dataset = open_images("imagenet-val", place)
+    assert [sample.label for sample in dataset.samples] == [truth[number - 1] for number in (1, 2, 5, 9)]
+    assert dataset.notes == ()
+    (tmp_path / name).write_text("\n".join(text.splitlines()[:49_000]))
+    with pytest.raises(BenchError, match=r"lists 1,000 wnids of 4\d,\d+ images, not 1,000 of 50,000; fetch it again"):
+        open_images("imagenet-val", place)
