@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from harness import records
+from harness import records, shards
 from harness.console import Advance
 from harness.errors import BenchError
 from harness.merge import SAMPLES
 from harness.plan import Plan
 from harness.record_audit import read_table
 from harness.runner import planned
-from harness.workload import workload
+from harness.understanding.vectors import VECTORS
+from harness.workload import Measured, workload
 
 TOLERANCE = 1e-4
 """Relative: another machine, another version of torch or another pack moves the last digits of a float32 network."""
@@ -33,7 +35,7 @@ def measured_again(folder: Path, count: int, *, seed: int | None = None) -> tupl
         the drawn samples' ids, in the dataset's order, and a line for each value that is not the table's.
 
     Raises:
-        BenchError: the run cannot be done here: its checkpoint, data, device or table is not at hand.
+        BenchError: the run cannot be done here: its checkpoint, data, device, table or a shard is not at hand.
     """
     table = read_table(folder / SAMPLES)
     if isinstance(table, str):
@@ -45,10 +47,10 @@ def measured_again(folder: Path, count: int, *, seed: int | None = None) -> tupl
     ids = table.get("id", [])
     drawn = {ids[place] for place in np.random.default_rng(seed).permutation(len(ids))[:count]}
     places = [place for place in range(plan.selected) if plan.dataset.samples[place].id in drawn]
-    return tuple(plan.dataset.samples[place].id for place in places), tuple(_differing(plan, places, table))
+    return tuple(plan.dataset.samples[place].id for place in places), tuple(_differing(folder, plan, places, table))
 
 
-def _differing(plan: Plan, places: list[int], table: Any) -> list[str]:
+def _differing(folder: Path, plan: Plan, places: list[int], table: Any) -> list[str]:
     # Nothing is taken from other runs: embeddings that were kept are what is checked here.
     (measured,) = workload(plan, 0).measure([places], Advance())
     rows = {sample: index for index, sample in enumerate(table["id"])}
@@ -60,7 +62,24 @@ def _differing(plan: Plan, places: list[int], table: Any) -> list[str]:
             stated = table[name][rows[row.id]] if name in table else None
             if stated != value and not _near(stated, value):
                 lines.append(f"{name} of {row.id}: the table has {stated}, measured again {value}")
-    return lines
+    return [*lines, *_moved(folder, measured)]
+
+
+def _moved(folder: Path, measured: Measured) -> Iterator[str]:
+    """A line for each embedding that is not the one of the run's shards."""
+    if VECTORS not in measured.features:
+        return
+    kept: dict[str, np.ndarray] = {}
+    for entry in records.load(folder / records.NAME)["shards"]:
+        try:
+            shard = shards.read(folder / entry["file"])
+        except shards.DamagedShard as error:
+            raise BenchError(f"{folder / entry['file']}: {error}; run the same command again") from error
+        kept |= {row.id: vector for row, vector in zip(shard.rows, shard.features[VECTORS], strict=True)}
+    for row, vector in zip(measured.rows, measured.features[VECTORS], strict=True):
+        distance = float(np.abs(vector - kept[row.id]).max())
+        if distance > TOLERANCE:
+            yield f"embedding of {row.id}: {distance:.2g} from the one of its shard in one of its numbers"
 
 
 def _near(stated: Any, value: Any) -> bool:
