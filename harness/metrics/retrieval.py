@@ -22,7 +22,8 @@ QUERIES = ("text", "sample")
 class Retrieval(Aggregated):
     """Recalls among the samples that were measured, and their captions.
 
-    A sample that could not be measured is missing with its captions: neither asks, and neither is in the gallery.
+    A sample that could not be measured is missing with its captions: neither asks, and neither is in the gallery. Where
+    a gallery has no more than k answers nothing can be missed, and no figure is given.
 
     Args:
         specs: of the family ``recall``: ``query``: ``text`` or ``sample``; ``k``; ``ranked``, where samples ask: see
@@ -50,6 +51,8 @@ class Retrieval(Aggregated):
         numbers of captions, the mean of that is not the cell, which counts captions."""
         columns = {}
         for spec, asked in self._asked(features):
+            if asked.gallery <= asked.k:
+                continue
             found, queries = hits(asked.ranks, asked.owners, asked.k, asked.samples)
             columns[spec.name] = 100 * found / queries
         return columns
@@ -70,11 +73,15 @@ class Retrieval(Aggregated):
             yield spec, _Asked(ranks=ranks[rule], owners=asking, samples=len(vectors), gallery=gallery, rule=rule, k=k)
 
     def _cell(self, spec: MetricSpec, asked: _Asked, seed: int) -> Cell:
-        found = hits(asked.ranks, asked.owners, asked.k, asked.samples)
-        interval = recall_interval(*found, count=self._bootstrap, seed=seed)
+        interval, trivial = None, asked.gallery <= asked.k
+        if not trivial:
+            found = hits(asked.ranks, asked.owners, asked.k, asked.samples)
+            interval = recall_interval(*found, count=self._bootstrap, seed=seed)
         return Cell(
             name=spec.name,
-            value=100 * recall(asked.ranks, asked.k),
+            value=None if trivial else 100 * recall(asked.ranks, asked.k),
+            absent=f"of {asked.gallery} answers {asked.k} are all" if trivial else None,
+            applies=not trivial,
             interval=None if interval is None else (100 * interval[0], 100 * interval[1]),
             n=asked.samples,
             higher_is_better=True,

@@ -61,6 +61,9 @@ def test_cells_by_hand() -> None:
     assert list(late) == ["back R@2", "T R@1", "back R@1"]
     assert late["T R@1"] == pytest.approx([100, 200 / 3, 100, 100])
     assert late["back R@1"].tolist() == [0, 100, 100, 100]
+    (trivial,) = Retrieval([spec("T R@4", query="text", k=4)], bootstrap=10).cells({}, features(texts), seed=0)
+    assert (trivial.value, trivial.absent, trivial.applies) == (None, "of 4 answers 4 are all", False)
+    assert Retrieval([spec("T R@4", query="text", k=4)], bootstrap=10).late(features(texts)) == {}
     assert Retrieval([spec("T", query="text")], bootstrap=0).cells({}, features(texts), seed=0)[0].interval is None
 
 
