@@ -83,6 +83,20 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation's site, below build/docs; a warning is an error, and building it needs no network."""
+    shared(session)
+    made_with = ENVIRONMENT / "docs-made-from.sha256"
+    stamp = (ENVIRONMENT / "made-from.sha256").read_text()
+    # Installed by this session alone, so that the others need not wait for what they do not use.
+    if not made_with.is_file() or made_with.read_text() != stamp:
+        pip = (str(PYTHON), "-m", "pip", "install", "--quiet", "--constraint", "constraints.txt")
+        session.run(*pip, "--group=docs", external=True)
+        made_with.write_text(stamp)
+    run(session, "python", "-m", "mkdocs", "build", "--strict", "-f", "docs/mkdocs.yml", NO_MKDOCS_2_WARNING="1")
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Speed and memory, as ratios measured in one run; ``nox -s bench -- model`` for one of them."""
     names = session.posargs or sorted(
