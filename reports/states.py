@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal
 
 from harness import protocol
@@ -30,6 +31,8 @@ NAMES: Mapping[State, str] = {
     "blank": "neither printed nor measured",
     "text": "",
 }
+ONE_BY_ONE = {"video": "frames:", "asset": "views:"}
+"""How an encoder of images is run on other samples."""
 OWN_ADAPTER = "--tokenizer my_package.my_module:create"
 
 
@@ -265,6 +268,7 @@ class _Composer:
         arguments = OWN_ADAPTER
         if system is not None:
             arguments = f"{system.arguments} {system.further.get(experiment.name, '')}".rstrip()
+            arguments = arguments.replace("{by}", ONE_BY_ONE.get(experiment.modality, ""))
         built = experiment.status == "built"
         arguments += _protocol(self._table, row, experiment, dataset) if built else ""
         return Way(
@@ -318,7 +322,13 @@ def _protocol(table: paper.Table, row: paper.Row, experiment: Experiment, datase
     wanted = row.values[headers.index("Res.")]
     default = default_protocol(experiment, dataset)
     for name in (default, *experiment.protocols):
-        rules = protocol.load(experiment.name, name).embed
-        if rules is not None and str(rules.side) == wanted:
+        if str(_side(experiment.name, name)) == wanted:
             return "" if name == default else f" --protocol {name}"
     return ""
+
+
+@cache
+def _side(experiment: str, name: str) -> int | None:
+    """Side of what a protocol embeds; read once, for every cell of a table asks."""
+    rules = protocol.load(experiment, name).embed
+    return None if rules is None else rules.side

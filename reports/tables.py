@@ -19,14 +19,16 @@ def compare(experiment: Experiment, records: Iterable[Record]) -> list[Compariso
     """A comparison for each table that the experiment fills, the first with the panels of all other data too."""
     mine = [record for record in records if record.experiment == experiment.name]
     if not experiment.fills:
-        return [Comparison(experiment=experiment, primary=True, table=None, panels=_own_panels(experiment, None, mine))]
+        return [Comparison(experiment=experiment, primary=True, table=None, panels=_own_panels(experiment, (), mine))]
     comparisons = []
-    for place, fills in enumerate(experiment.fills):
-        table = paper.load(fills.table)
-        panels = [_paper_panel(experiment, table, fills, dataset, mine) for dataset in fills.group]
+    for place, name in enumerate(dict.fromkeys(fills.table for fills in experiment.fills)):
+        table = paper.load(name)
+        here = [fills for fills in experiment.fills if fills.table == name]
+        datasets = dict.fromkeys(dataset for fills in here for dataset in fills.group)
+        panels = [_paper_panel(experiment, table, here, dataset, mine) for dataset in datasets]
         if place == 0:
-            other = [record for record in mine if record.dataset["name"] not in fills.group]
-            panels += _own_panels(experiment, fills, other)
+            other = [record for record in mine if record.dataset["name"] not in datasets]
+            panels += _own_panels(experiment, here, other)
         # What was measured comes first; the order is otherwise the paper's.
         panels.sort(key=lambda panel: not panel.measured)
         comparisons.append(Comparison(experiment=experiment, primary=place == 0, table=table, panels=tuple(panels)))
@@ -80,14 +82,20 @@ def _runs(n: int) -> str:
 
 
 def _paper_panel(
-    experiment: Experiment, table: paper.Table, fills: Fills, dataset: str, records: Sequence[Record]
+    experiment: Experiment, table: paper.Table, fills: Sequence[Fills], dataset: str, records: Sequence[Record]
 ) -> Panel:
-    group = fills.group[dataset]
+    # Several may fill one dataset's columns: those of one direction and of the other.
+    columns = [
+        (name, table.column(one.group[dataset], last))
+        for one in fills
+        if dataset in one.group
+        for name, last in one.columns.items()
+    ]
+    group = table.columns[columns[0][1]].levels[0] if len(table.columns[columns[0][1]].levels) > 1 else ""
     here = [record for record in records if record.dataset["name"] == dataset]
     kept, notes = standing(experiment, here, by_side=any(column.header == "Res." for column in table.columns))
     metrics = []
-    for name, last in fills.columns.items():
-        index = table.column(group, last)
+    for name, index in columns:
         printed = [figure for row in table.rows if (figure := table.printed(row, index)) is not None]
         metrics.append(
             Metric(
@@ -126,7 +134,7 @@ def _paper_panel(
     )
 
 
-def _own_panels(experiment: Experiment, fills: Fills | None, records: Sequence[Record]) -> tuple[Panel, ...]:
+def _own_panels(experiment: Experiment, fills: Sequence[Fills], records: Sequence[Record]) -> tuple[Panel, ...]:
     """A panel for each dataset that the paper does not print, and for each part of it that was measured alone."""
     sets: dict[tuple[str, str], list[Record]] = {}
     for record in records:
@@ -136,8 +144,8 @@ def _own_panels(experiment: Experiment, fills: Fills | None, records: Sequence[R
     # By name, the whole set before its parts.
     for (name, ids), here in sorted(sets.items(), key=lambda item: (item[0][0], -_selected(item[1][0]), item[0][1])):
         kept, notes = standing(experiment, here)
-        main = list(fills.columns) if fills else [cell.name for cell in kept[0].cells]
-        known = {name: _printed_decimals(fills, name) for name in main} if fills else {}
+        known = {name: _printed_decimals(one, name) for one in fills for name in one.columns}
+        main = list(known) or [cell.name for cell in kept[0].cells]
         metrics = tuple(metric_of(kept, cell, known.get(cell)) for cell in main if any(r.cell(cell) for r in kept))
         further = _further(kept, main)
         frame = Frame(experiment=experiment, table=None, metrics=metrics, further=further, records=kept)

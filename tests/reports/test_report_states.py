@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from io import StringIO
 from pathlib import Path
@@ -32,14 +33,19 @@ def bare() -> Report:
     return build([], SHIPPED)
 
 
+@pytest.fixture(scope="module")
+def tables(bare: Report) -> dict[str, TableState]:
+    return states(bare)
+
+
 def cell(state: TableState, row: str, header: str) -> StateCell:
     headers = [column.header for column in state.table.columns]
     return next(one for one in state.rows if one.name == row).cells[headers.index(header)]
 
 
 @pytest.mark.parametrize("name", paper.names())
-def test_every_printed_figure_has_a_state_and_a_dash_has_none(bare: Report, name: str) -> None:
-    state = states(bare)[name]
+def test_every_printed_figure_has_a_state_and_a_dash_has_none(tables: dict[str, TableState], name: str) -> None:
+    state = tables[name]
     table = paper.load(name)
     assert [row.name for row in state.rows] == [row.key for row in table.rows]
     figures = name not in ("table01", "table02")
@@ -74,21 +80,21 @@ def test_a_command_names_the_checkpoint_where_the_suite_knows_it(bare: Report) -
     assert other.columns == ["COCO / PSNR↑", "COCO / SSIM↑", "COCO / LPIPS↓", "COCO / rFID↓"]
 
 
-def test_commands_are_ones_that_the_command_line_takes(bare: Report) -> None:
+def test_commands_are_ones_that_the_command_line_takes(tables: dict[str, TableState]) -> None:
     from typer.testing import CliRunner
 
     from harness.cli import app
 
-    commands = {way.command for state in states(bare).values() for way in state.ways if way.command}
+    commands = {way.command for state in tables.values() for way in state.ways if way.command}
     assert len(commands) > 20
+    known = {verb: CliRunner().invoke(app, [verb, "--help"]).output for verb in ("run", "check")}
     for command in sorted(commands):
         program, verb, what, *options = command.split()
         if program == "atoken-bench":
-            asked = CliRunner().invoke(app, [verb, "--help"])
-            for option in options:
-                if option.startswith("--"):
-                    assert option in asked.output, command
+            assert all(option in known[verb] for option in options if option.startswith("--")), command
             assert verb != "run" or SHIPPED[what].status == "built", command
+        for spec in re.findall(r"--tokenizer (\S+)", command):
+            assert spec == "my_package.my_module:create" or spec.partition(":")[0] in registry.embedders(), command
 
 
 def test_what_is_not_published_is_told_with_its_source(bare: Report) -> None:
@@ -172,8 +178,8 @@ def test_rows_of_table_5_are_told_apart_by_resolution(tmp_path: Path) -> None:
     assert values == {"256": 256.0, "512": 512.0}
 
 
-def test_cells_as_csv_and_json_hold_the_same(bare: Report) -> None:
-    rows = [row for state in states(bare).values() for row in data.cells(bare, state)]
+def test_cells_as_csv_and_json_hold_the_same(bare: Report, tables: dict[str, TableState]) -> None:
+    rows = [row for state in tables.values() for row in data.cells(bare, state)]
     assert {row["table"] for row in rows} == set(paper.names())
     read = list(csv.DictReader(StringIO(data.to_csv(rows, data.CELL_FIELDS), newline="")))
     stated = json.loads(data.to_json(rows))
