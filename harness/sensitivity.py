@@ -31,6 +31,9 @@ from harness.weights import WeightStore
 
 __all__ = ["Outcome", "measure", "refuse", "stands"]
 
+RUNNER = "harness.runner:run"
+"""Of experiments whose runs are one tokenizer on one dataset, whatever the protocol."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
@@ -142,7 +145,8 @@ def refuse(experiment: Experiment, request: Request) -> None:
     """Refuse what has no answer, before anything is built for it.
 
     Raises:
-        BenchError: an experiment with fewer than two protocols, or not one tokenizer, one dataset and one process.
+        BenchError: an experiment with fewer than two protocols or a runner of its own; or not one tokenizer, one
+            dataset and one process.
         NotBuiltYet: the experiment is planned.
     """
     name = experiment.name
@@ -150,6 +154,11 @@ def refuse(experiment: Experiment, request: Request) -> None:
         raise NotBuiltYet(f"{name} is planned and not built yet ({experiment.title})")
     if len(experiment.protocols) < 2:
         raise BenchError(f"{name} has {_count(experiment.protocols)}: nothing to compare; see `list protocols`")
+    if experiment.runner != RUNNER:
+        raise BenchError(
+            f"{name} chooses its samples by the protocol, so that protocols cannot be compared; `run {name} --protocol "
+            "all` measures each"
+        )
     asked = [*request.tokenizers, *([request.ckpt] if request.ckpt and not request.tokenizers else [])]
     if len(asked) != 1:
         what = f"{', '.join(asked)} are {len(asked)}" if asked else "none is named"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,14 @@ def test_bad_input_ends_with_one_line(bench: Any, tmp_path: Path, arguments: tup
     assert said in ended.err
     assert len(ended.err.splitlines()) == 1
     assert not list(tmp_path.rglob("*.html"))
+
+
+def test_an_experiment_whose_samples_depend_on_the_protocol_is_refused(tmp_path: Path) -> None:
+    other = replace(EXPERIMENT, name="other", runner="somewhere.else:run")
+    with pytest.raises(
+        BenchError, match="other chooses its samples by the protocol, so that protocols cannot be compar"
+    ):
+        measure(other, Request(tokenizers=("identity",), runs=tmp_path), Console())
 
 
 def test_a_planned_experiment_is_said_to_be_planned(bench: Any, tmp_path: Path) -> None:
