@@ -197,9 +197,7 @@ def open_samples(entry: DatasetEntry) -> CaptionedImages:
                 f"samples: {photograph.file} of the installed scikit-image {version('scikit-image')} is not the one "
                 f"that figures are compared on ({found}); install scikit-image 0.25 or 0.26 anew"
             )
-    members = [
-        Member(Sample(photograph.file, place), photograph.file) for place, photograph in enumerate(PHOTOGRAPHS)
-    ]
+    members = [Member(Sample(photograph.file, place), photograph.file) for place, photograph in enumerate(PHOTOGRAPHS)]
     captions = {photograph.file: [photograph.subject] for photograph in PHOTOGRAPHS}
     samples = CaptionedImages(entry, store, members, captions)
     samples.class_names = tuple(photograph.subject for photograph in PHOTOGRAPHS)
