@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from harness.errors import BenchError
 from harness.records import NAME
 from reports import asset_page, build, clip_page, clips, numbers, table_pages, vendor, viewer, views, words
 from reports.build import Report
@@ -20,8 +21,12 @@ from reports.figures import FIGURE_MARKS, figure_states
 from reports.legend import legend
 from reports.model import Figure, Line, Metric, Panel
 from reports.pictures import Album, guesses, strips
+from reports.records import Record
 from reports.states import MARKS, TableState
 from reports.training_site import Site
+
+if TYPE_CHECKING:
+    from reports.scatter import Scatter
 
 STRIPS = 6
 """Side-by-side strips on the first page: enough to see what a tokenizer loses, few enough to look at."""
@@ -101,6 +106,7 @@ def write(
             seen=seen,
             seen_by_id={shot.id: shot for shot in seen},
             films=shelf.shots(record),
+            scatter=_scatter(record),
             pages=shelf.pages(record),
             facts=views.facts(record),
         )
@@ -139,6 +145,23 @@ def _galleries(report: Report, album: Album) -> list[dict[str, Any]]:
                     }
                 )
     return galleries
+
+
+def _scatter(record: Record) -> Scatter | None:
+    """The points of a run that drew its vectors; None for others.
+
+    Raises:
+        BenchError: the file is gone, is none, or lies outside the run's folder.
+    """
+    figure = record.raw.get("figure")
+    if not isinstance(figure, Mapping):
+        return None
+    from reports.scatter import scatter
+
+    path = (record.folder / str(figure.get("file"))).resolve()
+    if not path.is_relative_to(record.folder.resolve()):
+        raise BenchError(f"{record.folder / NAME}: its figure lies outside the run's folder; run it again")
+    return scatter(path)
 
 
 def _seen_galleries(report: Report, album: Album) -> list[dict[str, Any]]:
