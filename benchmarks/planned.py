@@ -97,13 +97,6 @@ IMAGE_TO_3D = Experiment(
     needs="Toys4k renderings, a checkpoint with its Gaussian decoder, a TRELLIS flow model trained on its latents",
 )
 
-REPRESENTATION = Experiment(
-    name="representation",
-    title="t-SNE of class embeddings at every stage (Figure 8)",
-    datasets=("imagenet-val",),
-    needs="ImageNet val, the checkpoints of every stage",
-)
-
 EXPERIMENTS = (
     LIGHTNINGDIT,
     TOKENBRIDGE,
@@ -111,5 +104,4 @@ EXPERIMENTS = (
     LLAVA_IMAGE,
     LLAVA_VIDEO,
     IMAGE_TO_3D,
-    REPRESENTATION,
 )

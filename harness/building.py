@@ -30,6 +30,7 @@ from harness.tokenizers.base import Evaluated, Tokenizer, TokenizerCard
 from harness.tokenizers.frames import FrameByFrame
 from harness.tokenizers.video import VideoTokenizer
 from harness.understanding.measures import build_embedding_metrics
+from harness.understanding.separability import build_structure_metrics
 from harness.understanding.texts import textless, texts_software
 from harness.weights import WeightStore
 
@@ -70,6 +71,8 @@ class Measures:
 
     def of(self, protocol: Protocol, tokenizer: Evaluated) -> tuple[Sequence[Aggregated], list[Cell]]:
         """Metrics that can be measured here, and the cells that cannot."""
+        if protocol.structure is not None:
+            return build_structure_metrics(protocol)
         if protocol.embed is not None:
             return build_embedding_metrics(protocol)
         if self._modality == "asset":
@@ -179,7 +182,7 @@ def row_of(subject: Subject, modality: Modality, asked: Asked, settings: Setting
     Raises:
         BenchError: see `harness.registry.create_tokenizer`; an embedder whose vectors no text can be compared with.
     """
-    if subject == "embedder":
+    if subject != "tokenizer":
         embedder = registry.create_embedder(
             asked.spec,
             ckpt=asked.ckpt,
@@ -188,7 +191,7 @@ def row_of(subject: Subject, modality: Modality, asked: Asked, settings: Setting
             device=settings.device,
             dtype=settings.dtype,
         )
-        if embedder.card.text is None:
+        if embedder.card.text is None and subject == "embedder":
             raise textless(embedder)
         return embedder
     tokenizer = registry.create_tokenizer(
@@ -229,6 +232,8 @@ def plan_of(
         software |= drawing_software(protocol.prepare, protocol.name)
     if protocol.embed is not None:
         software |= texts_software(dataset, protocol)
+    if protocol.structure is not None:
+        software |= {"structure": provenance.packages(("scikit-learn", "transformers", "open_clip_torch", "timm"))}
     return Plan(
         experiment=experiment.name,
         spec=asked.full,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Modality = Literal["image", "video", "asset"]
-Subject = Literal["tokenizer", "embedder"]
+Subject = Literal["tokenizer", "embedder", "encoder"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +33,8 @@ class Experiment:
     Attributes:
         name: as on the command line, e.g. ``image-recon``.
         modality: what its samples are.
-        subject: what its rows are: tokenizers, which reconstruct, or embedders (`harness.embedders.base`).
+        subject: what its rows are: tokenizers, which reconstruct, or embedders (`harness.embedders.base`), or
+            encoders: embedders whose vectors are compared with no text, so that they need no text tower.
         status: ``planned`` experiments are listed and cannot be run yet.
         fills: the paper's cells that its records fill.
         datasets: registry names it can run on; the first is the default.

@@ -13,7 +13,7 @@ from harness import protocol, registry
 from harness.ablation import Ablation
 from harness.data.catalog import DATASETS
 from harness.experiment import Experiment
-from harness.metrics.families import EMBEDDING_METRICS, FAMILIES
+from harness.metrics.families import EMBEDDING_METRICS, FAMILIES, STRUCTURE_METRICS
 
 
 def tables(what: str | None) -> list[Table]:
@@ -92,7 +92,11 @@ def _metrics() -> Table:
             "title": family.title,
             "options": "; ".join(f"{k}: {v}" for k, v in family.options.items()),
         }
-        for modality, families in (*FAMILIES.items(), ("embedding", EMBEDDING_METRICS))
+        for modality, families in (
+            *FAMILIES.items(),
+            ("embedding", EMBEDDING_METRICS),
+            ("structure", STRUCTURE_METRICS),
+        )
         for name, family in families.items()
     ]
     return table("Metrics", rows)

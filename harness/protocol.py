@@ -98,6 +98,24 @@ class EmbedRules:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StructureRules:
+    """What an experiment that lays out classes takes of a labelled set, and how it draws them.
+
+    Attributes:
+        side: images are square of this side; None where they keep their own size.
+        classes: how many, by the protocol's seed; all where the set has fewer.
+        per_class: samples of each, likewise.
+        perplexity, steps: of t-SNE.
+    """
+
+    side: int | None
+    classes: int
+    per_class: int
+    perplexity: float
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Protocol:
     """How an experiment is measured. Immutable; two protocols are the same iff `sha256` is.
 
@@ -108,6 +126,7 @@ class Protocol:
         asset: of an experiment on 3D assets, from where they are seen; None for others.
         embed: of an experiment that compares embeddings with texts, how; None for others. Such an experiment
             reconstructs nothing: `latent` and `eight_bit` play no part in it.
+        structure: of an experiment that lays out classes by their vectors alone; None for others. As for `embed`.
         prepare: the pixel pipeline (of each frame), e.g. ``rgb|resize_short(256,bicubic)|center_crop(256)``
             (see `harness.data.prepare`); its output is what the tokenizer gets and what it is compared with.
             Of assets it is ``unit_cube|unlit``: what `load_mesh` makes of a model and the renderer of that.
@@ -135,10 +154,11 @@ class Protocol:
     clip: ClipRules | None = None
     asset: AssetRules | None = None
     embed: EmbedRules | None = None
+    structure: StructureRules | None = None
 
     def content(self) -> dict[str, Any]:
         """Plain data that says everything; what `sha256` is taken of."""
-        rules = {"clip": self.clip, "asset": self.asset, "embed": self.embed}
+        rules = {"clip": self.clip, "asset": self.asset, "embed": self.embed, "structure": self.structure}
         return {
             "schema": SCHEMA,
             "name": self.name,
@@ -173,7 +193,7 @@ class Protocol:
             raise BenchError(f"{origin}: not a protocol of schema {SCHEMA}; update atoken-bench or the file")
         wanted = {"name", "experiment", "version", "title", "source", "prepare", "latent", "seed", "eight_bit"}
         wanted |= {"bootstrap", "expected", "metrics"}
-        if (given := data.keys() - {"clip", "asset", "embed"}) != wanted:
+        if (given := data.keys() - {"clip", "asset", "embed", "structure"}) != wanted:
             wrong = sorted(given ^ wanted)
             raise BenchError(f"{origin}: missing or unknown keys: {', '.join(wrong)}")
         if data["eight_bit"] not in get_args(EightBitRule):
@@ -186,6 +206,8 @@ class Protocol:
             data["asset"] = _asset_rules(data["asset"], origin)
         if "embed" in data:
             data["embed"] = _embed_rules(data["embed"], origin)
+        if "structure" in data:
+            data["structure"] = _structure_rules(data["structure"], origin)
         metrics = []
         for entry in data["metrics"]:
             options = dict(entry)
@@ -232,6 +254,20 @@ def _embed_rules(data: Any, origin: str) -> EmbedRules:
     if not isinstance(data.get("frames"), str | None):
         raise BenchError(f"{origin}: embed.frames is {data['frames']!r}, not a text")
     return EmbedRules(**data)
+
+
+def _structure_rules(data: Any, origin: str) -> StructureRules:
+    known = {field.name for field in fields(StructureRules)}
+    if not isinstance(data, dict) or data.keys() != known:
+        raise BenchError(f"{origin}: structure needs the keys {', '.join(sorted(known))}")
+    for name, least in (("side", 1), ("classes", 2), ("per_class", 2), ("perplexity", 1), ("steps", 250)):
+        value = data[name]
+        kinds = (int, float) if name == "perplexity" else int
+        if value is None and name == "side":
+            continue
+        if isinstance(value, bool) or not isinstance(value, kinds) or value < least:
+            raise BenchError(f"{origin}: structure.{name} is {value!r}, not a number from {least} on")
+    return StructureRules(**data)
 
 
 def load(experiment: str, name: str) -> Protocol:

@@ -25,6 +25,7 @@ from harness.metrics.registry import build_asset_metrics, build_clip_metrics, bu
 from harness.protocol import Protocol
 from harness.shards import ROW, DamagedShard
 from harness.understanding.measures import build_embedding_metrics
+from harness.understanding.separability import build_structure_metrics
 from harness.weights import WeightStore
 from harness.workload import joined
 
@@ -152,6 +153,8 @@ class RunAudit:
 
     def _metrics(self) -> tuple[Sequence[Aggregated], list[Cell]]:
         protocol, device = self._of_content(), torch.device("cpu")
+        if protocol.structure is not None:
+            return build_structure_metrics(protocol)
         if protocol.embed is not None:
             return build_embedding_metrics(protocol)
         modality = self.record.get("modality", "image")

@@ -120,6 +120,10 @@ def workload(plan: Plan, workers: int, cache: Path | None = None) -> Workload:
     Raises:
         BenchError: the tokenizer has no adapter for this modality.
     """
+    if plan.protocol.structure is not None:
+        from harness.understanding.representation import RepresentationWork
+
+        return RepresentationWork(plan, workers)
     if plan.protocol.embed is not None:
         from harness.understanding.work import EmbedWork
 

@@ -60,6 +60,11 @@ class ATokenEmbedder(Embedder):
         self.card = card
 
     @property
+    def model(self) -> AToken:
+        """For what looks at the vectors on the way to the pooled ones."""
+        return self._model
+
+    @property
     def device(self) -> torch.device:
         return self._model.device
 

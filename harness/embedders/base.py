@@ -63,8 +63,8 @@ class SeenAsset:
 class Embedder(Evaluated):
     """Anything that gives samples a vector, behind one adapter.
 
-    A vector depends on its sample alone, to the last bit: not on the other samples of the call and not on how many
-    they are. A model whose sums change with the shape of a batch embeds one by one, or fills batches up.
+    A vector depends on its sample alone: the other samples of the call, and how many they are, move it by rounding at
+    most (`harness.embedders.contract` looks at it). What may not move it at all is a second call on the same samples.
 
     Every ``embed_*`` gives float32 ``[N, width]`` of unit length, on the CPU, in order; it raises `InputError` where it
     cannot take a sample (the run asks again one by one, names the sample and goes on) and `BenchError` where it cannot

@@ -231,3 +231,19 @@ EMBEDDING_METRICS: Mapping[str, Family] = MappingProxyType(
     }
 )
 """What can be measured of vectors that are compared with texts, whatever they are of."""
+STRUCTURE_METRICS: Mapping[str, Family] = MappingProxyType(
+    {
+        "silhouette": Family(
+            title="how far classes lie apart: mean silhouette by cosine distance, -1 to 1 (scikit-learn)",
+            higher_is_better=True,
+            options={"vectors": "pooled, mean, latent or fsq-input"},
+        ),
+        "neighbours": Family(
+            title="samples whose k nearest others, by cosine distance, are mostly of their class; ties count against",
+            higher_is_better=True,
+            unit="%",
+            options={"vectors": "pooled, mean, latent or fsq-input", "k": "a whole number"},
+        ),
+    }
+)
+"""What can be measured of labelled vectors that are compared with each other."""

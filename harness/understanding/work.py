@@ -120,7 +120,7 @@ class EmbedWork(Workload):
             raise BenchError(f"{name}: out of device memory with {len(pack)} samples; lower --token-budget") from error
         seconds = self._now() - start
         total = sum(item.tokens for item in pack)
-        rows = [_row(item, 1000 * seconds * item.tokens / total) for item in pack]
+        rows = [row_of_item(item, 1000 * seconds * item.tokens / total) for item in pack]
         return Measured(rows=rows, failed=[], columns={}, features={VECTORS: vectors})
 
     def _now(self) -> float:
@@ -195,7 +195,8 @@ class EmbedWork(Workload):
         return result
 
 
-def _row(item: Item, milliseconds: float) -> Row:
+def row_of_item(item: Item, milliseconds: float) -> Row:
+    """What is known of a sample that was embedded in so many milliseconds."""
     return Row(
         id=item.sample.id,
         label=item.sample.label,
