@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jinja2
 
@@ -22,11 +22,9 @@ from reports.legend import legend
 from reports.model import Figure, Line, Metric, Panel
 from reports.pictures import Album, guesses, strips
 from reports.records import Record
+from reports.scatter import Scatter, scatter
 from reports.states import MARKS, TableState
 from reports.training_site import Site
-
-if TYPE_CHECKING:
-    from reports.scatter import Scatter
 
 STRIPS = 6
 """Side-by-side strips on the first page: enough to see what a tokenizer loses, few enough to look at."""
@@ -156,8 +154,6 @@ def _scatter(record: Record) -> Scatter | None:
     figure = record.raw.get("figure")
     if not isinstance(figure, Mapping):
         return None
-    from reports.scatter import scatter
-
     path = (record.folder / str(figure.get("file"))).resolve()
     if not path.is_relative_to(record.folder.resolve()):
         raise BenchError(f"{record.folder / NAME}: its figure lies outside the run's folder; run it again")
