@@ -49,12 +49,13 @@ def test_samples_run(path: Path, here: Path) -> None:
             # Lines are those of the page, so that a traceback names them.
             code = compile("\n" * (block.line - 1) + block.code, str(path), "exec")
             if block.title is not None:
+                (here / block.title).parent.mkdir(exist_ok=True)
                 (here / block.title).write_text(block.code)
             else:
                 exec(code, names)
     finally:
         for name in set(sys.modules) - modules:
-            if (here / f"{name}.py").is_file():
+            if (here / f"{name.replace('.', '/')}.py").is_file() or name == "my_package":
                 del sys.modules[name]
 
 
@@ -69,14 +70,16 @@ def test_the_tokenizer_of_the_worked_example_is_measured(here: Path, capsys: pyt
     from harness.cli import app
 
     (example,) = (one for one in blocks(PAGES / "add-a-tokenizer.md") if one.title)
+    (here / "my_package").mkdir()
     (here / str(example.title)).write_text(example.code)
     common = ["--workers", "0", "--threads", "1", "--device", "cpu", "--data", "folder=.", "--protocol", "native"]
     with pytest.raises(SystemExit) as ended:
-        app(["run", "image-recon", "--tokenizer", "box_tokenizer:create", *common])
+        app(["run", "image-recon", "--tokenizer", "my_package.box_tokenizer:create", *common])
     said = capsys.readouterr()
     assert not ended.value.code, said.err
     assert "mean colour of 16 x 16 boxes" in said.out
-    sys.modules.pop("box_tokenizer", None)
+    for name in ("my_package", "my_package.box_tokenizer"):
+        sys.modules.pop(name, None)
 
 
 def test_the_protocol_of_the_worked_example_is_one(here: Path) -> None:
