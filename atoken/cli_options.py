@@ -109,7 +109,7 @@ Gaussians = Annotated[
     typer.Option(
         metavar="PATH",
         help="A Gaussian decoder (3d_decode_gs.pt, .safetensors or folder), unless the model's folder has one. "
-        "The packaged atoken-nano has none yet.",
+        "The packaged atoken-nano has none, atoken-nano-all has one.",
     ),
 ]
 Views = Annotated[int, typer.Option(min=1, help="From how many sides an asset is looked at.")]

@@ -189,13 +189,13 @@ PRESETS: dict[str, ATokenConfig] = {
         replace(_SO_C, name="so-c-s1", latent_channels=32),
         replace(_SO_C, name="so-d", quantizer=FSQConfig()),
         ATokenConfig(name="base", encoder=_BASE, decoder=_BASE),
-        # 5 M parameters, for all modalities: small enough to train within minutes of one GPU and to ship.
+        # 4.4 M parameters, for all modalities: the packaged atoken-nano-all, and atoken-nano-d with a quantizer.
         ATokenConfig(
             name="nano",
             encoder=TransformerConfig(width=192, blocks=3, heads=4, mlp=768),
             decoder=TransformerConfig(width=192, blocks=3, heads=4, mlp=768),
         ),
-        # The packaged atoken-nano of today, which was trained on images alone.
+        # The packaged atoken-nano, which was trained on images alone.
         ATokenConfig(
             name="nano-image",
             encoder=TransformerConfig(width=192, blocks=2, heads=4, mlp=512),

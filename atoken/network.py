@@ -75,7 +75,7 @@ class Network(nn.Module):
                 say: "so-c", "so-c-s1", "so-d", "base", "nano", "nano-image" or "pico".
             gaussians: a Gaussian decoder to attach, as `GaussianDecoder.from_pretrained` takes it: the release's
                 `3d_decode_gs.pt` for example. If not given, that which `save_pretrained` wrote into the same
-                folder, and none where there is none: no packaged model has one yet.
+                folder, and none where there is none, as in the packaged "atoken-nano"; "atoken-nano-all" has one.
             dtype: of the weights in memory, whatever is stored.
 
         Raises:

@@ -20,8 +20,7 @@ EXPERIMENT = Experiment(
     datasets=("samples", "toys4k", "folder"),
     # Those of Cycles need a Python with bpy; what they measure is lit as TRELLIS's data are.
     protocols=("paper", "trellis", "release", "preview", "paper-cycles", "trellis-cycles"),
-    # The shipped model has no Gaussian decoder: its row counts voxels and tokens, and says why there are no pictures.
-    tokenizers=("identity", "voxel-colour", "atoken:atoken-nano"),
+    tokenizers=("identity", "voxel-colour", "atoken:atoken-nano-all"),
     runner="harness.runner:run",
     needs="Toys4k meshes (TRELLIS's 3,229), a checkpoint with its Gaussian decoder, LPIPS trunk weights",
 )

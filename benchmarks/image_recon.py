@@ -20,7 +20,15 @@ EXPERIMENT = Experiment(
     protocols=("paper", "paper-mean", "lightningdit", "adm", "native"),
     # 0.375 bit per pixel is the rate of AToken-So/D (8 codes of 12 bit per 16x16 patch), 48 numbers
     # per patch the latent of AToken-So/C: a floor for each.
-    tokenizers=("identity", "jpeg@0.375", "dct:48", "pca:48", "atoken:atoken-nano"),
+    tokenizers=(
+        "identity",
+        "jpeg@0.375",
+        "dct:48",
+        "pca:48",
+        "atoken:atoken-nano",
+        "atoken:atoken-nano-all",
+        "atoken:atoken-nano-d",
+    ),
     runner="harness.runner:run",
     needs="ImageNet val (50,000) and COCO val2017 (5,000), a checkpoint, trunk weights of LPIPS and FID",
 )

@@ -149,6 +149,7 @@ class RunAudit:
         yield from self._frames(evidence, joined(frames))
         yield from self._cells(evidence, paths, measured, absent)
         yield from self._gallery(evidence)
+        yield from self._figure()
         yield from self._weights(metrics)
 
     def _metrics(self) -> tuple[Sequence[Aggregated], list[Cell]]:
@@ -240,6 +241,18 @@ class RunAudit:
             elif column is not None and not close(float(column[place[entry["id"]]]), entry["value"]):
                 found = column[place[entry["id"]]]
                 yield f"gallery, {entry['id']}: states {entry['metric']} {entry['value']}, the shards give {found}"
+
+    def _figure(self) -> Iterator[str]:
+        """The drawing's points (Figure 8) lie beside the record."""
+        if not (stated := self.record.get("figure")):
+            return
+        try:
+            found = hashlib.sha256((self.folder / stated["file"]).read_bytes()).hexdigest()
+        except OSError:
+            yield f"{stated['file']}: missing or not readable"
+            return
+        if found != stated["sha256"]:
+            yield f"{stated['file']}: states sha256 {stated['sha256'][:12]}, the file has {found[:12]}"
 
     def _weights(self, metrics: Sequence[Aggregated]) -> Iterator[str]:
         here = {name: sha256 for metric in metrics for name, sha256 in metric.weights.items()}

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from atoken.tokenizer import AToken
 
 DEFAULT = "atoken-nano"
-# What a packaged model has seen, where it handles more than that.
-SEEN = {"atoken-nano": "images only"}
+_ALL = "images, meshes and clips, of the sample clips bikes and bigbuckbunny but not carphone"
+# What a packaged model has seen, where it handles more than that or has seen what it may be measured on.
+SEEN = {"atoken-nano": "images only", "atoken-nano-all": _ALL, "atoken-nano-d": _ALL}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

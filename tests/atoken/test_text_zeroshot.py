@@ -80,6 +80,16 @@ def test_a_model_that_says_the_same_of_all_is_no_good() -> None:
     assert accuracy(vectors, table, labels, top=(6,)) == {6: 1.0}
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_class_and_its_twin_are_equal_to_the_last_bit(seed: int) -> None:
+    torch.manual_seed(seed)
+    vectors, table = torch.randn(30, 193), F.normalize(torch.randn(5, 193), dim=-1)
+    labels = torch.randint(0, 5, (30,))
+    twins = torch.cat([table, table])
+    assert accuracy(vectors, twins, labels, top=(1,)) == {1: 0.0}
+    assert accuracy(vectors, twins, labels, top=(2,))[2] == accuracy(vectors, table, labels, top=(1,))[1]
+
+
 def test_many_images_are_compared_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
     vectors, table, labels = torch.randn(50, 6), torch.randn(9, 6), torch.randint(0, 9, (50,))

@@ -267,6 +267,11 @@ def test_a_run_from_folder_to_figure(bench: Bench, folder: Path, tmp_path: Path)
     gaps = np.linalg.norm(points[:, None] - points[None], axis=2) + 10 * np.eye(27)
     assert (np.array(figure["labels"])[gaps.argmin(1)] == figure["labels"]).all()
     assert bench("audit", "run", record["folder"], "--rerun", 3).code == 0
+    drawing = record["folder"] / "figure.json"
+    drawing.write_bytes(drawing.read_bytes().replace(b"0", b"1", 1))
+    changed = bench("audit", "run", record["folder"])
+    assert changed.code == 1
+    assert "figure.json: states sha256" in changed.out + changed.err
 
 
 def test_runs_are_alike_resumed_and_shared_out(bench: Bench, folder: Path, tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
-"""Made-up photographs."""
+"""Made-up photographs, and what a PCA makes of photographs."""
 
 from __future__ import annotations
 
 import numpy as np
+
+from atoken.training.data import PATCH, center_crop, patches
+from atoken.training.start.pca import Basis
+from atoken.training.validation import psnr
 
 
 def picture(seed: int, height: int = 80, width: int = 72) -> np.ndarray:
@@ -15,3 +19,15 @@ def picture(seed: int, height: int = 80, width: int = 72) -> np.ndarray:
     ]
     noise = rng.normal(0, 2, size=(height, width, 3))
     return (np.stack(planes, axis=-1) * 50 + 128 + noise).clip(0, 255).astype(np.uint8)
+
+
+def pca_psnr(basis: Basis, pixels: list[np.ndarray], count: int) -> float:
+    """Mean PSNR of keeping the first `count` PCA coefficients of every 16x16x3 patch."""
+    mean, kept = basis.mean.double().numpy(), basis.components[:, :count].double().numpy()
+    scores, side = [], 256 // PATCH
+    for image in pixels:
+        crop = center_crop(image, 256)
+        rebuilt = (patches([crop]) - mean) @ kept @ kept.T + mean
+        cells = rebuilt.reshape(side, side, PATCH, PATCH, 3).transpose(0, 2, 1, 3, 4).reshape(256, 256, 3)
+        scores.append(psnr(((cells + 1.0) * 127.5).clip(0, 255).round().astype(np.uint8), crop))
+    return float(np.mean(scores))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -16,25 +15,14 @@ import atoken
 from atoken.config import preset
 from atoken.media import read_image
 from atoken.tokenizer import AToken
-from atoken.training.data import PATCH, center_crop, load_photos, patches
-from atoken.training.start.pca import Basis, fit_basis
-from atoken.training.validation import mean_psnr, psnr
+from atoken.training.data import load_photos
+from atoken.training.start.pca import fit_basis
+from atoken.training.validation import mean_psnr
+from tests.atoken.training.pictures import pca_psnr
 
 HOME = Path(atoken.__file__).parent / "models" / "atoken-nano"
 EVERY = 8
 """Photographs of the validation set that are left out for one that is measured."""
-
-
-def pca_psnr(basis: Basis, pixels: list[np.ndarray], count: int) -> float:
-    """Mean PSNR of keeping the first `count` PCA coefficients of every 16x16x3 patch."""
-    mean, kept = basis.mean.double().numpy(), basis.components[:, :count].double().numpy()
-    scores, side = [], 256 // PATCH
-    for image in pixels:
-        crop = center_crop(image, 256)
-        rebuilt = (patches([crop]) - mean) @ kept @ kept.T + mean
-        cells = rebuilt.reshape(side, side, PATCH, PATCH, 3).transpose(0, 2, 1, 3, 4).reshape(256, 256, 3)
-        scores.append(psnr(((cells + 1.0) * 127.5).clip(0, 255).round().astype(np.uint8), crop))
-    return float(np.mean(scores))
 
 
 def front_matter() -> dict[str, Any]:
