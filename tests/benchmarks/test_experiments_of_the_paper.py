@@ -7,14 +7,24 @@ import sys
 
 import pytest
 
-from benchmarks import asset_recon, image_recon, video_recon
+from benchmarks import (
+    asset_classify,
+    asset_recon,
+    image_classify,
+    image_recon,
+    image_retrieval,
+    representation,
+    video_recon,
+    video_retrieval,
+)
 from benchmarks.planned import EXPERIMENTS
 from harness import protocol, registry
 from harness.data import catalog
 from harness.experiment import Experiment
 from reports import paper
 
-BUILT = (image_recon.EXPERIMENT, video_recon.EXPERIMENT, asset_recon.EXPERIMENT)
+MEASURED = (image_recon, video_recon, asset_recon, image_classify, image_retrieval, video_retrieval, asset_classify)
+BUILT = (*(module.EXPERIMENT for module in MEASURED), representation.EXPERIMENT)
 ALL = (*BUILT, *EXPERIMENTS)
 FIGURES = [f"table{number:02d}" for number in range(3, 14)]  # 1 and 2 describe, they measure nothing
 
