@@ -82,7 +82,9 @@ def test_what_is_built_is_whole(experiment: Experiment) -> None:
     for name in experiment.protocols:
         loaded = protocol.load(experiment.name, name)
         assert cells <= {metric.name for metric in loaded.metrics}
-        assert (loaded.clip is not None) == (experiment.modality == "video")
+        # What reconstructs says which frames are measured, what embeds which are looked at.
+        rules = loaded.embed.frames if loaded.embed is not None else loaded.clip
+        assert (rules is not None) == (experiment.modality == "video")
         assert (loaded.asset is not None) == (experiment.modality == "asset")
     for spec in experiment.tokenizers:
         assert registry.TokenizerSpec.parse(spec).name in registry.tokenizers()
