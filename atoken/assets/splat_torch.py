@@ -108,8 +108,9 @@ class _Band(torch.autograd.Function):
             at, held = band.lists.at(ids, done, depth)
             of_pairs[torch.where(held, band.lists.slots[at], pairs)] = given
         gradients = torch.zeros_like(splats)
-        sums = torch.segment_reduce(of_pairs[:pairs], "sum", lengths=band.lists.counts, axis=0)
-        gradients[band.lists.gaussians] = sums
+        if pairs:  # a band that no Gaussian reaches has no segments, which segment_reduce refuses
+            sums = torch.segment_reduce(of_pairs[:pairs], "sum", lengths=band.lists.counts, axis=0)
+            gradients[band.lists.gaussians] = sums
         return gradients, None, None, None
 
 
