@@ -163,7 +163,7 @@ def test_planned_experiment(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["run", "nonesuch"], "asset-recon, image-recon, video-recon"),
+        (["run", "nonesuch"], "asset-recon, image-classify, image-recon"),
         (["run", "image-recon", "--dtype", "float64"], "float64"),
         (["run", "image-recon", "--device", "tpu"], "tpu"),
         (["run", "image-recon", "--device", "cuda:99"], "cuda:99"),
