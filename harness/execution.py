@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -178,7 +180,7 @@ class _Execution:
             self.console.say(f"{self.folder}: {len(mine) - len(todo)} finished shards stand")
         title = f"{plan.tokenizer.card.name} on {plan.dataset.name} ({plan.protocol.name})"
         groups = [plan.indices(shard) for shard in todo]
-        with self.console.progress(title, sum(map(len, groups))) as advance:
+        with _explained(), self.console.progress(title, sum(map(len, groups))) as advance:
             parts = self.work.measure(groups, advance)
             for index in todo:
                 started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
@@ -211,3 +213,17 @@ class _Execution:
                 "peak_device_bytes": torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else None,
             },
         )
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        # Raised wherever this process happens to be when the system ends a worker, in writing a shard too.
+        if "DataLoader worker" not in str(error):
+            raise
+        raise BenchError(
+            "a process that decodes images was killed, most likely for want of memory; finished shards are kept: "
+            "run the same command again with a smaller --workers"
+        ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -62,9 +61,7 @@ class ImageWork(Workload):
         # One stream over all shards: the workers read ahead across their borders.
         stream = prepared(self._dataset, self._pipeline, indices, workers=self._workers)
         for shard in shards:
-            with _explained():
-                measured = self._measure_shard(measurer, islice(stream, len(shard)), advance)
-            yield measured
+            yield self._measure_shard(measurer, islice(stream, len(shard)), advance)
 
     def _measure_shard(self, measurer: Measurer, items: Iterator[Prepared | Failed], advance: Advance) -> Measured:
         failed: list[Failed] = []
@@ -105,17 +102,3 @@ class ImageWork(Workload):
                 x.permute(1, 2, 0).cpu().numpy() for x in (image.reference_u8, image.reconstruction_u8)
             )
             yield gallery.Picture(item.id, original, reconstruction)
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        # Raised wherever this process happens to be when the system ends one of its workers.
-        if "DataLoader worker" not in str(error):
-            raise
-        raise BenchError(
-            "a process that decodes images was killed, most likely for want of memory; finished shards are kept: "
-            "run the same command again with a smaller --workers"
-        ) from error
