@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
-from atoken.errors import ATokenError
+from harness.cli_data import data, weights
+from harness.cli_options import (
+    Ckpt,
+    Device,
+    Dtype,
+    Experiment,
+    Limit,
+    Only,
+    Preset,
+    Runs,
+    Strict,
+    Threads,
+    TokenBudget,
+    Weights,
+    Workers,
+    reported,
+)
 from harness.errors import BenchError, NotBuiltYet
 
 app = typer.Typer(
@@ -29,31 +43,9 @@ audit = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-data = typer.Typer(help="Check a dataset before a run.", no_args_is_help=True, rich_markup_mode=None)
-weights = typer.Typer(help="The trunk weights of metrics.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(audit, name="audit")
 app.add_typer(data, name="data")
 app.add_typer(weights, name="weights")
-
-Runs = Annotated[Path, typer.Option("--runs", help="Folder of runs.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:N, or auto: CUDA where there is one.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16: what the tokenizer computes in.")]
-Weights = Annotated[
-    list[Path] | None, typer.Option("--weights", help="Folder with metrics' trunk weights; repeatable.")
-]
-Strict = Annotated[bool, typer.Option("--strict", help="Fail where a cell is absent.")]
-DataArgument = Annotated[str, typer.Argument(metavar="NAME[=PATH]", help="A dataset; see `list datasets`.")]
-Kind = Annotated[
-    str | None,
-    typer.Option(
-        metavar="image|video|asset",
-        help="Which dataset of that name; where left out the only one, of `samples` and `folder` that of images.",
-        show_default=False,
-    ),
-]
-Only = Annotated[
-    Path | None, typer.Option("--list", metavar="FILE", help="Only the samples with the ids in this file.")
-]
 
 
 def main() -> None:
@@ -61,28 +53,8 @@ def main() -> None:
     app()
 
 
-def _reported(command: Callable[..., None]) -> Callable[..., None]:
-    """End the command with one line on stderr and an exit code where the user can mend what happened."""
-
-    @functools.wraps(command)
-    def wrapper(*arguments: Any, **options: Any) -> None:
-        try:
-            command(*arguments, **options)
-        except ATokenError as error:
-            print(f"atoken-bench: {error}", file=sys.stderr)
-            raise typer.Exit(getattr(error, "exit_code", 1)) from None
-        except KeyboardInterrupt:
-            print(
-                "atoken-bench: interrupted; finished shards are kept, the same command goes on from there",
-                file=sys.stderr,
-            )
-            raise typer.Exit(130) from None
-
-    return wrapper
-
-
 @app.command("list")
-@_reported
+@reported
 def list_(
     what: Annotated[
         str | None,
@@ -98,12 +70,12 @@ def list_(
 
 
 @app.command()
-@_reported
+@reported
 def run(
-    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="See `list experiments`.")],
+    experiment: Experiment,
     *,
-    ckpt: Annotated[str | None, typer.Option(metavar="PATH|NAME", help="Checkpoint of the tokenizer.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Architecture of a checkpoint that does not say it.")] = None,
+    ckpt: Ckpt = None,
+    preset: Preset = None,
     tokenizer: Annotated[
         list[str] | None,
         typer.Option(metavar="SPEC", help="NAME, NAME:ARG, NAME@RATE or pkg.module:factory; repeatable."),
@@ -124,17 +96,13 @@ def run(
     protocol: Annotated[
         str | None, typer.Option(metavar="NAME|all|FILE.yaml", help="How it is measured, see `list protocols`.")
     ] = None,
-    only: Annotated[
-        Path | None, typer.Option("--list", metavar="FILE", help="Only the samples with the ids in this file.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The first N samples only.")] = None,
+    only: Only = None,
+    limit: Limit = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
-    token_budget: Annotated[int, typer.Option(min=1, help="Most tokens in one batch.")] = 4096,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of torch; equal figures need equal threads.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode images.")] = None,
+    token_budget: TokenBudget = 4096,
+    threads: Threads = None,
+    workers: Workers = None,
     shard: Annotated[
         str | None, typer.Option(metavar="i/n", help="This process's share, 0/n to n-1/n; then `merge`.")
     ] = None,
@@ -192,7 +160,7 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
 
 
 @app.command()
-@_reported
+@reported
 def merge(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="A run's folder, as `run --shard` printed it.")],
     strict: Strict = False,
@@ -204,12 +172,12 @@ def merge(
 
 
 @app.command("check")
-@_reported
+@reported
 def check_(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help="NAME, NAME:ARG or pkg.module:factory.")],
     *,
-    ckpt: Annotated[str | None, typer.Option(metavar="PATH|NAME", help="Checkpoint of the tokenizer.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Architecture of a checkpoint that does not say it.")] = None,
+    ckpt: Ckpt = None,
+    preset: Preset = None,
     option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the tokenizer's factory; repeatable.")
     ] = None,
@@ -245,7 +213,7 @@ def check_(
 
 
 @app.command()
-@_reported
+@reported
 def report(
     runs: Runs = Path("runs"),
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("report"),
@@ -260,7 +228,7 @@ def report(
 
 
 @app.command()
-@_reported
+@reported
 def compare(
     run_a: Annotated[Path, typer.Argument(metavar="RUN_A", help="Folder of a run that has its record.")],
     run_b: Annotated[Path, typer.Argument(metavar="RUN_B", help="Folder of the run to compare it with.")],
@@ -276,26 +244,26 @@ def compare(
 
 
 @app.command()
-@_reported
+@reported
 def sensitivity(
-    experiment: Annotated[str, typer.Argument(metavar="EXPERIMENT", help="See `list experiments`.")],
+    experiment: Experiment,
     *,
     tokenizer: Annotated[
         list[str] | None, typer.Option(metavar="SPEC", help="The one tokenizer: NAME, NAME:ARG or pkg.module:factory.")
     ] = None,
-    ckpt: Annotated[str | None, typer.Option(metavar="PATH|NAME", help="Checkpoint of the tokenizer.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Architecture of a checkpoint that does not say it.")] = None,
+    ckpt: Ckpt = None,
+    preset: Preset = None,
     option: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="For the tokenizer's factory; repeatable.")
     ] = None,
     data: Annotated[list[str] | None, typer.Option(metavar="NAME[=PATH]", help="One dataset.")] = None,
     only: Only = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The first N samples only.")] = None,
+    limit: Limit = None,
     device: Device = "auto",
     dtype: Dtype = "float32",
-    token_budget: Annotated[int, typer.Option(min=1, help="Most tokens in one batch.")] = 4096,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads of torch, as `run` had them.")] = None,
-    workers: Annotated[int | None, typer.Option(min=0, help="Processes that decode images.")] = None,
+    token_budget: TokenBudget = 4096,
+    threads: Threads = None,
+    workers: Workers = None,
     runs: Runs = Path("runs"),
     weights: Weights = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("sensitivity"),
@@ -337,7 +305,7 @@ def sensitivity(
 
 
 @audit.command()
-@_reported
+@reported
 def golden(
     folder: Annotated[
         Path | None, typer.Argument(metavar="[DIR]", help="Golden cases; those that ship where left out.")
@@ -353,7 +321,7 @@ def golden(
 
 
 @audit.command("paper")
-@_reported
+@reported
 def audit_paper() -> None:
     """Name the contradictions among the paper's tables.
 
@@ -367,7 +335,7 @@ def audit_paper() -> None:
 
 
 @audit.command("run")
-@_reported
+@reported
 def audit_run_(
     run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run that has its record.")],
     weights: Weights = None,
@@ -381,43 +349,3 @@ def audit_run_(
     from harness.record_audit import audit_run
 
     raise typer.Exit(audit_run(run_dir, weights or (), typer.echo, rerun=rerun))
-
-
-@data.command()
-@_reported
-def check(name: DataArgument, kind: Kind = None, only: Only = None) -> None:
-    """Read every sample, of videos every frame; count them, and list what is missing or broken."""
-    from harness.data.check import check as check_data
-
-    raise typer.Exit(check_data(name, kind, only))
-
-
-@data.command()
-@_reported
-def fingerprint(name: DataArgument, kind: Kind = None, only: Only = None) -> None:
-    """Print the dataset's count and the hashes of its ids and bytes."""
-    from harness.data.check import fingerprint as print_fingerprint
-
-    raise typer.Exit(print_fingerprint(name, kind, only))
-
-
-@weights.command("list")
-@_reported
-def weights_list() -> None:
-    """Show which weights metrics measure with, and where a user gets them."""
-    from harness import listing
-    from harness.weights import list_rows
-
-    listing.show([listing.table("Weights", list_rows())])
-
-
-@weights.command("check")
-@_reported
-def weights_check(folders: Weights = None) -> None:
-    """Look for the weights by name and hash; exit 1 if one is absent."""
-    from harness import listing
-    from harness.weights import WeightStore, check_rows
-
-    rows = check_rows(WeightStore(folders or ()))
-    listing.show([listing.table("Weights", rows)])
-    raise typer.Exit(int(any(row["status"] == "absent" for row in rows)))

@@ -17,7 +17,7 @@ from harness.errors import BenchError
 from harness.loading import Prepared, eight_bit_pixels, prepared
 from harness.measuring import Measurer
 from harness.metrics.base import Metric
-from harness.packing import packs
+from harness.packing import measured_in_packs
 from harness.plan import Plan
 from harness.shards import Row
 from harness.tokenizers.base import Tokenizer
@@ -61,24 +61,13 @@ class ImageWork(Workload):
         # One stream over all shards: the workers read ahead across their borders.
         stream = prepared(self._dataset, self._pipeline, indices, workers=self._workers)
         for shard in shards:
-            yield self._measure_shard(measurer, islice(stream, len(shard)), advance)
-
-    def _measure_shard(self, measurer: Measurer, items: Iterator[Prepared | Failed], advance: Advance) -> Measured:
-        failed: list[Failed] = []
-
-        def readable() -> Iterator[Prepared]:
-            for item in items:
-                if isinstance(item, Prepared):
-                    yield item
-                else:
-                    failed.append(item)
-                    advance(1)
-
-        parts = []
-        for pack in packs(readable(), measurer.tokens, self._plan.settings.token_budget):
-            parts.append(measurer.measure(pack))
-            advance(len(pack))
-        return Measured.of([*parts, Measured(rows=[], failed=failed, columns={}, features={})])
+            yield measured_in_packs(
+                islice(stream, len(shard)),
+                measurer.tokens,
+                self._plan.settings.token_budget,
+                measurer.measure,
+                advance,
+            )
 
     def _measurer(self, metrics: Sequence[Metric]) -> Measurer:
         return Measurer(self._tokenizer, self._plan.protocol, metrics, self._plan.settings.device)

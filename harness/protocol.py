@@ -176,6 +176,12 @@ class Protocol:
             **{name: asdict(rule) for name, rule in rules.items() if rule is not None},
         }
 
+    def check_names(self) -> None:
+        """Raise a BenchError where two metrics have one name: a record tells its cells apart by it."""
+        names = [spec.name for spec in self.metrics]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise BenchError(f"protocol {self.name}: two metrics are called {', '.join(twice)}")
+
     @property
     def sha256(self) -> str:
         """Of `content` as canonical JSON, so that comments and key order in the file do not matter."""

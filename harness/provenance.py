@@ -25,7 +25,14 @@ CARRYING = ("safetensors", "pandas", "pyarrow")
 # Source that no sample's result passes through: an edit there leaves the finished shards standing.
 _BESIDE = (
     *("atoken/training", "atoken/cli.py", "atoken/commands.py", "atoken/inspection.py", "atoken/token_"),
-    *("atoken/work.py", "atoken/prepare_command.py", "harness/ablation", "harness/cli.py", "harness/console.py"),
+    *(
+        "atoken/work.py",
+        "atoken/prepare_command.py",
+        "harness/ablation",
+        "harness/cli.py",
+        "harness/cli_",
+        "harness/console.py",
+    ),
     *("harness/check.py", "harness/golden", "harness/listing.py", "harness/record_", "harness/sensitivity"),
 )
 

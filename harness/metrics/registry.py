@@ -254,11 +254,9 @@ def _absent(spec: MetricSpec, modality: Modality, reason: str, *, applies: bool)
 
 
 def _check(protocol: Protocol, modality: Modality) -> None:
+    protocol.check_names()
     origin = f"protocol {protocol.name}"
     families = FAMILIES[modality]
-    names = [spec.name for spec in protocol.metrics]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise BenchError(f"{origin}: two metrics are called {', '.join(twice)}")
     for spec in protocol.metrics:
         if spec.metric not in families:
             others = [f"is of {other}s, not of {modality}s" for other, of in FAMILIES.items() if spec.metric in of]

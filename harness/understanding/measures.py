@@ -146,10 +146,8 @@ def build_embedding_metrics(protocol: Protocol) -> tuple[list[Aggregated], list[
     Raises:
         BenchError: the protocol names a family or an option that does not exist, or one name twice.
     """
+    protocol.check_names()
     origin = f"protocol {protocol.name}"
-    names = [spec.name for spec in protocol.metrics]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise BenchError(f"{origin}: two metrics are called {', '.join(twice)}")
     for spec in protocol.metrics:
         family = EMBEDDING_METRICS.get(spec.metric)
         if family is None:

@@ -18,7 +18,7 @@ from harness.console import Advance
 from harness.data.base import ImageSource
 from harness.embedders.base import Embedder
 from harness.errors import BenchError
-from harness.packing import packs
+from harness.packing import measured_in_packs
 from harness.plan import Plan
 from harness.protocol import StructureRules
 from harness.shards import Row
@@ -72,21 +72,8 @@ class RepresentationWork(Workload):
             yield self._measured(islice(stream, len(shard)), advance)
 
     def _measured(self, items: Iterator[Item | Failed], advance: Advance) -> Measured:
-        failed: list[Failed] = []
-
-        def readable() -> Iterator[Item]:
-            for item in items:
-                if isinstance(item, Failed):
-                    failed.append(item)
-                    advance(1)
-                else:
-                    yield item
-
-        parts = []
-        for pack in packs(readable(), lambda item: item.tokens, self._plan.settings.token_budget):
-            parts.append(self._pack(pack))
-            advance(len(pack))
-        return Measured.of([*parts, Measured(rows=[], failed=failed, columns={}, features={})])
+        budget = self._plan.settings.token_budget
+        return measured_in_packs(items, lambda item: item.tokens, budget, self._pack, advance)
 
     def _pack(self, pack: Sequence[Item]) -> Measured:
         start = time.perf_counter()  # vectors come back on the CPU, so that the device has finished

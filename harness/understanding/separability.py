@@ -106,10 +106,8 @@ def build_structure_metrics(protocol: Protocol) -> tuple[list[Aggregated], list[
     Raises:
         BenchError: the protocol names a family, an option or vectors that do not exist, or one name twice.
     """
+    protocol.check_names()
     origin = f"protocol {protocol.name}"
-    names = [spec.name for spec in protocol.metrics]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise BenchError(f"{origin}: two metrics are called {', '.join(twice)}")
     for spec in protocol.metrics:
         family = STRUCTURE_METRICS.get(spec.metric)
         if family is None:

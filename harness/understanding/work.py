@@ -19,7 +19,7 @@ from harness.console import Advance
 from harness.embedders.base import Embedder
 from harness.errors import BenchError
 from harness.metrics.retrieval import CAPTION_COUNTS, CAPTIONS
-from harness.packing import packs
+from harness.packing import measured_in_packs
 from harness.plan import Plan
 from harness.shards import Row
 from harness.storage import make_folder, write_atomically
@@ -91,21 +91,8 @@ class EmbedWork(Workload):
             yield self._compared(made)
 
     def _embedded(self, items: Iterator[Item | Failed], advance: Advance) -> Measured:
-        failed: list[Failed] = []
-
-        def readable() -> Iterator[Item]:
-            for item in items:
-                if isinstance(item, Failed):
-                    failed.append(item)
-                    advance(1)
-                else:
-                    yield item
-
-        parts = []
-        for pack in packs(readable(), lambda item: item.tokens, self._plan.settings.token_budget):
-            parts.append(self._pack(pack))
-            advance(len(pack))
-        return Measured.of([*parts, Measured(rows=[], failed=failed, columns={}, features={})])
+        budget = self._plan.settings.token_budget
+        return measured_in_packs(items, lambda item: item.tokens, budget, self._pack, advance)
 
     def _pack(self, pack: Sequence[Item]) -> Measured:
         start = self._now()

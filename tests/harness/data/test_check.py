@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from harness.cli import Kind
+from harness.cli_options import Kind
 from harness.data import open_clips, open_images
 from harness.data.check import check, fingerprint, inspect
 from harness.data.fingerprint import clip_sha256, content_sha256, ids_sha256
