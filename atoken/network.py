@@ -161,7 +161,8 @@ class Network(nn.Module):
         """Encode pixel tokens, each temporal tile of an item on its own.
 
         Args:
-            tokens: features [L, token_channels] in [-1, 1], on the model's device.
+            tokens: features [L, token_channels] in [-1, 1], on the model's device. With a plan, also those of a
+                patch's first frames alone, the others being zero: an image's first, a quarter of the channels.
             plan: of such tokens, where it is there already.
 
         Returns:
@@ -184,6 +185,7 @@ class Network(nn.Module):
         tokens: SparseTokens,
         plan: Plan | None = None,
         *,
+        channels: int | None = None,
         stride_frames: int | None = None,
         cache_frames: int = 0,
     ) -> Tensor:
@@ -192,20 +194,21 @@ class Network(nn.Module):
         Args:
             tokens: features [L, latent_channels], on the model's device.
             plan: of such tokens, where it is there already; windows are the tiles then.
+            channels: with a plan, how many of a pixel token are computed, if not all: those of its first frames.
             stride_frames: length and step of a temporal window in frames, by default
                 `config.tile_frames`; rounded down to latent steps.
             cache_frames: frames before a window that its tokens also see (as keys and values kept
                 from when they were decoded); rounded down to latent steps.
 
         Returns:
-            Pixel tokens [L, token_channels], about [-1, 1], not clamped.
+            Pixel tokens [L, token_channels or `channels`], about [-1, 1], not clamped.
 
         Raises:
             InputError: a stride below one latent step or a negative cache.
         """
         tokens = tokens.to(dtype=self.dtype)
         if plan is not None:
-            return self.decoder.run(tokens.features, plan.tiles, plan.decoder, None)
+            return self.decoder.run(tokens.features, plan.tiles, plan.decoder, None, channels)
         rebuilt: Tensor = self.decoder(tokens, *self.config.window_steps(stride_frames, cache_frames))
         return rebuilt
 

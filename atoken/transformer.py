@@ -159,8 +159,12 @@ class Encoder(nn.Module):
         return self.run(tokens.features, tiles, context)
 
     def run(self, features: Tensor, tiles: Tiles, context: Context) -> Tensor:
-        """`forward` by a plan that is there already: [L, token_channels] -> [L, C]."""
-        x = self.input_layer(features) + self.pos_embedder(tiles)
+        """`forward` by a plan that is there already: [L, token_channels] -> [L, C].
+
+        Fewer channels are those of a patch's first frames; of the others, which are zero then, nothing is computed.
+        """
+        layer = self.input_layer
+        x = F.linear(features, layer.weight[:, : features.shape[1]], layer.bias) + self.pos_embedder(tiles)
         for block in self.blocks:
             x = block(x, context)
         out: Tensor = self.post_layernorm(x)
@@ -203,17 +207,24 @@ class Decoder(nn.Module):
             outputs.append(self.run(features, window.tiles, context, carries))
         return torch.cat(outputs)[torch.cat(rows).argsort()]
 
-    def run(self, features: Tensor, tiles: Tiles, context: Context, carries: list[Carry] | None) -> Tensor:
+    def run(
+        self,
+        features: Tensor,
+        tiles: Tiles,
+        context: Context,
+        carries: list[Carry] | None,
+        channels: int | None = None,
+    ) -> Tensor:
         """One window by a plan that is there already: [L, latents] -> [L, token_channels].
 
         Args:
             carries: of each block, what the window before left; None where windows are independent.
+            channels: compute so many of a token alone, those of its first frames.
         """
         x = self.input_layer(features) + self.pos_embedder(tiles)
         for index, block in enumerate(self.blocks):
             x = block(x, context, None if carries is None else carries[index])
-        out: Tensor = self.out_layer(self.out_norm(x))
-        return out
+        return F.linear(self.out_norm(x), self.out_layer.weight[:channels])
 
 
 def initialise(module: nn.Module) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from atoken.training.errors import TrainingError
 
-__all__ = ["World", "full_state", "joined", "local"]
+__all__ = ["World", "full_state", "joined", "local", "placed_like"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,15 @@ def local(tensor: Tensor) -> Tensor:
     """This rank's part of a sharded tensor; any other as it is."""
     to_local = getattr(tensor, "to_local", None)
     return tensor if to_local is None else to_local()
+
+
+def placed_like(tensor: Tensor, other: Tensor) -> Tensor:
+    """This rank's part of a whole tensor, cut as `other` is, on its device."""
+    if (mesh := getattr(other, "device_mesh", None)) is None:
+        return tensor.to(other.device)
+    from torch.distributed.tensor import distribute_tensor
+
+    return local(distribute_tensor(tensor, mesh, other.placements))
 
 
 def full_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

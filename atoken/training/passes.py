@@ -110,7 +110,8 @@ class Passes:
         same = len(set(pack.items)) == 1 and pack.items[0].kind != "asset"
         key = (task, len(pack.items), pack.items[0]) if same else None
         try:
-            tokens = pack.tokens(self._trainee.tokenizer.config.patch, self._world.device)
+            # Of an image or an asset one frame: what fills its patches up to four says nothing, see `reconstruct`.
+            tokens = pack.tokens(pack.patch, self._world.device)
             plan = self._plan(key, tokens)
 
             def compute(given: Mapping[str, Tensor]) -> Terms:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +16,13 @@ from torch import Tensor
 from atoken.assets.gaussian_decoder import GaussianDecoderConfig
 from atoken.config import preset
 from atoken.tokenizer import AToken
+from atoken.tokens import SparseTokens
 from atoken.training.checkpoints import Checkpoints
-from atoken.training.data import PATCH, Batches, Sources
+from atoken.training.data import Batches, Sources
 from atoken.training.errors import TrainingError
 from atoken.training.recipe import Stage
-from atoken.training.start.grow import with_frames, with_latents, with_quantizer
+from atoken.training.start.clips import refit
+from atoken.training.start.grow import with_clips, with_frames, with_latents, with_quantizer
 from atoken.training.start.pca import fit_basis, initialise
 from atoken.training.trainee import BIAS, LOG_SCALE, Trainee
 from atoken.training.trainer import Run, Trainer
@@ -128,6 +130,11 @@ class Stages:
         if not before.is_dir():
             raise TrainingError(f"{before}: no such folder; stage {index + 1} starts from the model of stage {index}")
         model = AToken.from_pretrained(before)
+        if self._starts_clips(model, stage):
+            images = fit_basis(self._patches(0, "image_recon", (1, *model.config.patch[1:])))
+            clips = fit_basis(self._patches(index, "video_recon", (stage.frames, *model.config.patch[1:])))
+            model = with_clips(model, images, clips)
+            refit(model, self._packs(index, "video_recon", model.config.patch))
         if model.config.patch[0] != stage.frames:
             # A start from the PCA repeats a still frame; pretrained encoders keep what they see of it.
             model = with_frames(model, stage.frames, still=self.run.recipe.start == "pca")
@@ -136,6 +143,11 @@ class Stages:
         if stage.discrete and model.quantizer is None:
             model = with_quantizer(model)
         return model
+
+    def _starts_clips(self, model: AToken, stage: Stage) -> bool:
+        """Whether the stage gets longer patches and the one latent that tells clips from images."""
+        grows = (stage.frames - model.config.patch[0], stage.latents - model.config.latent_channels)
+        return self.run.recipe.start == "pca" and grows == (3, 1) and {"image_recon", "video_recon"} <= set(stage.tasks)
 
     def _first(self, stage: Stage) -> AToken:
         recipe = self.run.recipe
@@ -157,19 +169,23 @@ class Stages:
 
             load_encoder(model, self.pretrained)
         if recipe.start == "pca":
-            initialise(model, fit_basis(self._patches(config.patch)), latent_std=recipe.latent_std, seed=recipe.seed)
+            images = fit_basis(self._patches(0, "image_recon", config.patch))
+            initialise(model, images, latent_std=recipe.latent_std, seed=recipe.seed)
         return model
 
-    def _patches(self, patch: tuple[int, int, int]) -> list[np.ndarray]:
-        """Patches of the first steps' images, as columns of pixels [n * 16, 16, 3]."""
+    def _patches(self, index: int, task: str, patch: tuple[int, int, int]) -> Iterator[np.ndarray]:
+        """Patches [n, C] in [-1, 1] of a task's first steps."""
+        return (tokens.features.numpy() for tokens in self._packs(index, task, patch))
+
+    def _packs(self, index: int, task: str, patch: tuple[int, int, int]) -> Iterator[SparseTokens]:
+        """Pixel tokens of a task's first steps."""
         # Every rank takes all of them: they must begin with the same weights.
-        batches, found, step, columns = self._batches(0, patch, 0, 1), 0, 0, []
+        batches, found, step = self._batches(index, patch, 0, 1), 0, 0
         while found < BASIS_PATCHES and step < BASIS_STEPS:
-            for pack in batches.batch("image_recon", step).packs:
-                columns.append(pack.values.numpy().reshape(-1, PATCH, 3))
+            for pack in batches.batch(task, step).packs:
+                yield pack.tokens(patch)
                 found += len(pack.values)
             step += 1
-        return columns
 
     def _scores(self, index: int) -> dict[str, float]:
         """Scale and bias of scores at the start of a stage: what the one before came to."""

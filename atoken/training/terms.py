@@ -59,7 +59,7 @@ def reconstruct(
     """Terms of reconstruction; of images also perceptual and adversarial ones, of assets those of their pictures.
 
     Args:
-        tokens: pixel tokens of the pack, on the model's device.
+        tokens: pixel tokens of the pack, of as many frames as it has, on the model's device.
         noise: [L, latents], standard normal; a quantized model takes none.
     """
     model = trainee.tokenizer
@@ -71,22 +71,20 @@ def reconstruct(
         latents = mean + torch.exp(0.5 * logvar) * noise
     else:
         latents = model.quantizer(mean)[0]
-    rebuilt = model.forward_decoder(tokens.with_features(latents), plan).float()
     # What pads an image's or a voxel's patch to four frames is cut off in decoding, and says nothing.
-    shown = pack.values.shape[1]
+    rebuilt = model.forward_decoder(tokens.with_features(latents), plan, channels=pack.values.shape[1]).float()
     if pack.renders is not None:
         assert model.gaussian_decoder is not None
-        terms["l1"] = _pictures(model.gaussian_decoder, rebuilt[:, :shown], tokens, pack.renders)
+        terms["l1"] = _pictures(model.gaussian_decoder, rebuilt, tokens, pack.renders)
         if losses.voxels:
-            terms["voxels"] = l1(rebuilt[:, :shown], tokens.features[:, :shown], tokens.lengths).sum()
+            terms["voxels"] = l1(rebuilt, tokens.features, tokens.lengths).sum()
         return terms
-    target = tokens.features[:, :shown]
     if losses.l1:
-        terms["l1"] = l1(rebuilt[:, :shown], target, tokens.lengths).sum()
+        terms["l1"] = l1(rebuilt, tokens.features, tokens.lengths).sum()
     if losses.log_mse:
-        terms["log_mse"] = (item_mse(rebuilt[:, :shown], target, tokens.lengths) + MSE_FLOOR).log().sum()
+        terms["log_mse"] = (item_mse(rebuilt, tokens.features, tokens.lengths) + MSE_FLOOR).log().sum()
     if pack.items[0].kind == "image" and (perceptual is not None or adversary is not None):
-        both = (unpack_pixels(t, model.config.patch) for t in (tokens, tokens.with_features(rebuilt)))
+        both = (unpack_pixels(t, pack.patch) for t in (tokens, tokens.with_features(rebuilt)))
         originals, copies = ([clip[0] for clip in clips] for clips in both)
         if perceptual is not None:
             terms |= perceptual(originals, copies)

@@ -18,7 +18,7 @@ from atoken.training.adversary import open_adversary
 from atoken.training.alignment import Alignment
 from atoken.training.checkpoints import Checkpoints
 from atoken.training.data import Batch, Batches, load_ahead
-from atoken.training.distributed import World, full_state
+from atoken.training.distributed import World, full_state, local, placed_like
 from atoken.training.errors import TrainingError
 from atoken.training.logs import Log
 from atoken.training.meter import Meter
@@ -29,6 +29,7 @@ from atoken.training.recipe import Recipe
 from atoken.training.resuming import refuse_another_run
 from atoken.training.round_robin import task_of, tasks_of
 from atoken.training.schedule import learning_rate
+from atoken.training.start.clips import held
 from atoken.training.trainee import Terms, Trainee
 
 __all__ = ["Run", "Trainer"]
@@ -84,7 +85,10 @@ class Trainer:
         self._bad_in_a_row = 0
         self._between_steps = True
         self._freeze_unused()
+        kept = held(trainee.tokenizer)  # looked up while the weights are whole
         self._prepare_blocks()
+        places = [(trainee.tokenizer.get_parameter(name), mask) for name, mask in kept.items()]
+        self._held = [(parameter, placed_like(mask, parameter)) for parameter, mask in places]
         self.optimizer = build_optimizer(trainee, self.recipe.optimizer)
         self.adversary = open_adversary(self.recipe, stage, self.world)
         self._passes = Passes(
@@ -173,6 +177,9 @@ class Trainer:
             ids += [name for pack in batch.packs for name in pack.ids]
             for name, value in self._accumulate(batch, meter).items():
                 sums[name] = sums.get(name, torch.zeros_like(value)) + value
+        for parameter, mask in self._held:
+            if parameter.grad is not None:
+                local(parameter.grad).masked_fill_(mask, 0.0)
         norm = nn.utils.clip_grad_norm_(self.trainee.parameters(), self.recipe.optimizer.clip)
         size = float(full_state({"norm": norm})["norm"])
         # The norm is of the whole gradient, so every rank sees the same and none goes on alone.

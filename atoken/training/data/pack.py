@@ -61,6 +61,11 @@ class Pack:
     texts: tuple[str, ...] | None = None
     renders: Renders | None = None
 
+    @property
+    def patch(self) -> Patch:
+        """Of the values as they are: of one frame for images and assets."""
+        return (self.values.shape[1] // (3 * SIDE * SIDE), SIDE, SIDE)
+
     def tokens(self, patch: Patch, device: torch.device | str = "cpu") -> SparseTokens:
         """The tokens as the model takes them: what `atoken.patches.pack_pixels` makes of the same items.
 

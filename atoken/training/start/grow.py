@@ -15,8 +15,9 @@ from torch import Tensor
 from atoken.config import ATokenConfig, FSQConfig
 from atoken.tokenizer import AToken
 from atoken.training.errors import TrainingError
+from atoken.training.start.clips import Basis, add_clips
 
-__all__ = ["with_frames", "with_latents", "with_quantizer"]
+__all__ = ["with_clips", "with_frames", "with_latents", "with_quantizer"]
 
 FIRST_STAGE, CONTINUOUS, DISCRETE = "-s1", "-c", "-d"
 """How the names of the released models end."""
@@ -50,6 +51,23 @@ def with_frames(model: AToken, frames: int, *, still: bool = False) -> AToken:
     others = written if still else torch.zeros_like(written)
     state["decoder.out_layer.weight"] = torch.cat([written, others.repeat(frames - 1, 1)])
     return _grown(model, replace(config, patch=(frames, *config.patch[1:])), state)
+
+
+def with_clips(model: AToken, images: Basis, clips: Basis) -> AToken:
+    """A trained image model that a PCA began, with the clips' own components and one latent that tells of them.
+
+    Images come back nearly as before, clips about as from their components; see `atoken.training.start.clips`.
+
+    Args:
+        images, clips: of patches of one frame, and of as many as the result has.
+
+    Raises:
+        TrainingError: as `with_frames` and `with_latents`, or the model is too small to carry both.
+    """
+    frames = clips.mean.numel() // images.mean.numel()
+    grown = with_latents(with_frames(model, frames, still=True), model.config.latent_channels + 1)
+    add_clips(grown, images, clips)
+    return grown
 
 
 def with_latents(model: AToken, latents: int, *, name: str | None = None, seed: int = 0) -> AToken:

@@ -12,8 +12,7 @@ the neighbour's offset meet unturned keys. Its values are that patch's coefficie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -21,14 +20,12 @@ from torch import Tensor, nn
 
 from atoken.positions import rotary_frequencies
 from atoken.tokenizer import AToken
-from atoken.training.data import patches
 from atoken.training.errors import TrainingError
+from atoken.training.start.clips import CONSTANT, Basis
 from atoken.transformer import Block, Decoder, Encoder, SelfAttention
 
-__all__ = ["Basis", "fit_basis", "initialise"]
+__all__ = ["fit_basis", "initialise"]
 
-CONSTANT = 30.0
-"""Of the constant channels; coefficients in the stream have a standard deviation of 1 or less."""
 BALANCE_GAIN = 0.1
 NEIGHBOURS = (((0, 1), (0, -1), (1, 0), (-1, 0)), ((1, 1), (-1, -1), (1, -1), (-1, 1)))
 """(rows, columns) that the heads of even and of odd blocks look at."""
@@ -39,26 +36,11 @@ CONTENT = 0.25
 HEAD_STD = 0.02
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Basis:
-    """PCA of 16x16x3 patches in [-1, 1].
-
-    Attributes:
-        mean: [768].
-        components: [768, 768], columns by falling variance.
-        variances: [768], of the coefficients.
-    """
-
-    mean: Tensor
-    components: Tensor
-    variances: Tensor
-
-
-def fit_basis(pixels: Sequence[np.ndarray]) -> Basis:
-    """PCA of all whole patches of the images, in float64; a component's largest entry is positive."""
+def fit_basis(patches: Iterable[np.ndarray]) -> Basis:
+    """PCA of patches [n, C] in [-1, 1], given in parts, in float64; a component's largest entry is positive."""
     total, products, count = 0.0, 0.0, 0
-    for image in pixels:
-        rows = patches([image])
+    for rows in patches:
+        rows = rows.astype(np.float64)
         total, products, count = total + rows.sum(0), products + rows.T @ rows, count + len(rows)
     mean = total / count
     variances, vectors = np.linalg.eigh(products / count - np.outer(mean, mean))
@@ -78,8 +60,8 @@ def initialise(model: AToken, basis: Basis, *, latent_std: float, seed: int) -> 
         seed: of what is drawn at random (the blocks' input projections, the pooling head).
 
     Raises:
-        TrainingError: longer patches (`with_frames` gives them to a trained model), or a model that is too narrow to
-            carry the coefficients.
+        TrainingError: longer patches (`with_clips` and `with_frames` give them to a trained model), or a model that
+            is too narrow to carry the coefficients.
     """
     config = model.config
     latents = config.latent_channels
@@ -155,14 +137,14 @@ def _initialise_encoder(model: AToken, basis: Basis, latent_std: float) -> None:
     layer.weight[:count] = rows
     layer.bias[:count] = -rows @ basis.mean
     # LayerNorm subtracts the mean over channels: one channel keeps it at zero.
-    layer.weight[count] = -layer.weight[:count].sum(0)
-    layer.bias[count] = -layer.bias[:count].sum()
+    layer.weight[-3] = -layer.weight[:count].sum(0)
+    layer.bias[-3] = -layer.bias[:count].sum()
     layer.bias[-2], layer.bias[-1] = CONSTANT, -CONSTANT
     encoder.pos_embedder.position_embedding.weight.zero_()
     scale = (2 * CONSTANT**2 / width) ** 0.5  # what the norms divide by
     weight = torch.full((width,), scale)
     weight[:count] = scale / gain
-    weight[count] = BALANCE_GAIN * scale
+    weight[-3] = BALANCE_GAIN * scale
     weight[-2:] = scale / CONSTANT
     _set(_norms(encoder, encoder.post_layernorm), weight)
     model.proj.weight.zero_()

@@ -19,7 +19,7 @@ from atoken.config import FSQConfig, preset
 from atoken.media import read_image
 from atoken.text import TextHead
 from atoken.tokenizer import AToken
-from atoken.training.data import load_photos
+from atoken.training.data import load_photos, patches
 from atoken.training.recipe_files import load_recipe
 from atoken.training.start.pca import fit_basis
 from atoken.training.validation import load_validation, mean_psnr, psnr
@@ -143,7 +143,7 @@ def test_its_text_head_is_as_wide_as_its_vectors(models: dict[str, AToken], name
 def test_the_cards_state_the_measured_psnr(models: dict[str, AToken], name: str, shared: Path) -> None:
     """A subset through the same code; the cards' figures are of all 200."""
     paths = sorted((shared / "data/photos/val").glob("*.jpg"))[::EVERY]
-    basis = fit_basis(load_photos(shared / "data/photos/train").pixels)
+    basis = fit_basis([patches(load_photos(shared / "data/photos/train").pixels)])
     pixels = [read_image(path) for path in paths]
     ours, pca = mean_psnr(models[name], pixels), pca_psnr(basis, pixels, 48)
     figures = stated(name, "photographs")

@@ -15,7 +15,7 @@ import atoken
 from atoken.config import preset
 from atoken.media import read_image
 from atoken.tokenizer import AToken
-from atoken.training.data import load_photos
+from atoken.training.data import load_photos, patches
 from atoken.training.start.pca import fit_basis
 from atoken.training.validation import mean_psnr
 from tests.atoken.training.pictures import pca_psnr
@@ -68,7 +68,7 @@ def test_any_size_comes_back_at_that_size(model: AToken) -> None:
 def test_the_card_states_the_measured_figures(model: AToken, shared: Path) -> None:
     """A subset through the same code; the card's figures are of all 200."""
     paths = sorted((shared / "data/photos/val").glob("*.jpg"))[::EVERY]
-    basis = fit_basis(load_photos(shared / "data/photos/train").pixels)
+    basis = fit_basis([patches(load_photos(shared / "data/photos/train").pixels)])
     pixels = [read_image(path) for path in paths]
     ours, pca = mean_psnr(model, pixels), pca_psnr(basis, pixels, 48)
     assert ours > pca + 0.8

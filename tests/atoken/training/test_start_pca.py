@@ -15,8 +15,9 @@ from atoken.patches import pack_pixels
 from atoken.tokenizer import AToken
 from atoken.training.data import patches
 from atoken.training.errors import TrainingError
+from atoken.training.start.clips import Basis
 from atoken.training.start.grow import with_frames
-from atoken.training.start.pca import NEIGHBOURS, Basis, fit_basis, initialise
+from atoken.training.start.pca import NEIGHBOURS, fit_basis, initialise
 from tests.atoken.training.pictures import picture
 
 HALF = TransformerConfig(width=48, blocks=2, heads=2, mlp=48)
@@ -26,7 +27,7 @@ PHOTOS = [picture(seed, 256, 256) for seed in range(3)]
 
 @pytest.fixture(scope="module")
 def basis() -> Basis:
-    return fit_basis(PHOTOS)
+    return fit_basis([patches([photo]) for photo in PHOTOS])
 
 
 def psnr(rebuilt: np.ndarray, original: np.ndarray) -> float:
