@@ -14,6 +14,7 @@ which from then on nothing else reads or writes, and the units that write least.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -47,6 +48,11 @@ OPEN = 4 * WIDE
 """What the flag adds: a gate stays open where a stream that training made louder leaves half of the flag."""
 RIDGE = 1e-3
 """Of the fit of what clips write, relative to the mean square of what it is fitted on."""
+
+
+_WRITING = ("input_layer.weight", "input_layer.bias", "to_out.weight", "to_out.bias", "mlp.2.weight", "mlp.2.bias")
+_SCALING = re.compile(r"(blocks\.\d+\.norm[12]|post_layernorm|out_norm)\.")
+"""Parameters of a half that write to the stream, whose rows are its channels, and those that scale what is read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,16 +144,11 @@ def held(model: AToken) -> dict[str, Tensor]:
             mask[rows, columns] = True  # type: ignore[index]
 
     for half, channels in (("encoder", room.telling), ("decoder", slice(flag, flag + 1))):
-        for name, parameter in getattr(model, half).named_parameters(prefix=half):
+        for name, _ in getattr(model, half).named_parameters(prefix=half):
             place = name.split(".", 1)[1]
-            if place.startswith("head."):
-                continue
-            if (
-                place.startswith("input_layer.")
-                or place.endswith(("to_out.weight", "to_out.bias"))
-                or (place.startswith("blocks.") and place.endswith(("mlp.2.weight", "mlp.2.bias")))
-                or ("norm" in place and "q_rms" not in place and "k_rms" not in place)
-            ):
+            written = place.startswith(("input_layer.", "blocks.")) and place.endswith(_WRITING)
+            scaled = _SCALING.match(place) is not None
+            if written or scaled:
                 hold(name, channels)
             elif place.startswith("pos_embedder."):
                 hold(name, slice(None), channels)

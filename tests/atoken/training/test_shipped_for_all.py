@@ -143,7 +143,7 @@ def test_its_text_head_is_as_wide_as_its_vectors(models: dict[str, AToken], name
 def test_the_cards_state_the_measured_psnr(models: dict[str, AToken], name: str, shared: Path) -> None:
     """A subset through the same code; the cards' figures are of all 200."""
     paths = sorted((shared / "data/photos/val").glob("*.jpg"))[::EVERY]
-    basis = fit_basis([patches(load_photos(shared / "data/photos/train").pixels)])
+    basis = fit_basis(patches([photo]) for photo in load_photos(shared / "data/photos/train").pixels)
     pixels = [read_image(path) for path in paths]
     ours, pca = mean_psnr(models[name], pixels), pca_psnr(basis, pixels, 48)
     figures = stated(name, "photographs")

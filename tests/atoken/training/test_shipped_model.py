@@ -68,7 +68,7 @@ def test_any_size_comes_back_at_that_size(model: AToken) -> None:
 def test_the_card_states_the_measured_figures(model: AToken, shared: Path) -> None:
     """A subset through the same code; the card's figures are of all 200."""
     paths = sorted((shared / "data/photos/val").glob("*.jpg"))[::EVERY]
-    basis = fit_basis([patches(load_photos(shared / "data/photos/train").pixels)])
+    basis = fit_basis(patches([photo]) for photo in load_photos(shared / "data/photos/train").pixels)
     pixels = [read_image(path) for path in paths]
     ours, pca = mean_psnr(model, pixels), pca_psnr(basis, pixels, 48)
     assert ours > pca + 0.8
