@@ -323,9 +323,9 @@ class Recipe:
     Attributes:
         name: of the recipe.
         model: shape of the model, a name of `atoken.config.PRESETS`.
-        start: "siglip2" takes weights of the user's, "pca" the principal components of the training patches. After "pca"
-            a stage that goes from 1 frame to 4 and has one latent more begins with the components of clips beside
-            those of images, see `atoken.training.start.clips`.
+        start: "siglip2" takes weights of the user's, "pca" the principal components of the training patches. After it a
+            stage that goes from 1 frame to 4 and has one latent more begins with the components of clips beside those
+            of images, see `atoken.training.start.clips`.
         latent_std: of the posterior at a start from the PCA, whose latents have about unit variance.
         seed: of weights, samples and latent noise; with stage and step it decides every batch.
         precision: of the network's arithmetic (autocast); weights, losses and averages are float32.
