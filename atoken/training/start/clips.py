@@ -48,6 +48,7 @@ OPEN = 4 * WIDE
 """What the flag adds: a gate stays open where a stream that training made louder leaves half of the flag."""
 RIDGE = 1e-3
 """Of the fit of what clips write, relative to the mean square of what it is fitted on."""
+_WITHOUT = "give the stage before all {} latents, and clips begin without components"
 
 
 _WRITING = ("input_layer.weight", "input_layer.bias", "to_out.weight", "to_out.bias", "mlp.2.weight", "mlp.2.bias")
@@ -82,11 +83,15 @@ def add_clips(model: AToken, images: Basis, clips: Basis) -> None:
     units = max(2 * latents, 4 * PROBES)
     if config.encoder.blocks < 3 or config.encoder.mlp < units or config.decoder.mlp < 2 * latents:
         raise TrainingError(
-            f"{config.name}: to start with clips it takes 3 blocks in the encoder and MLPs of {units} hidden units"
+            f"{config.name}: clips beside images take 3 blocks in the encoder and MLPs of {units} hidden units; "
+            f"{_WITHOUT.format(latents + 1)}"
         )
     taken, written = _taken(config), _written(config)
     if min(taken, written) < max(latents, PROBES):
-        raise TrainingError(f"{config.name}: it is too narrow for clips beside images, with {latents} latents each")
+        raise TrainingError(
+            f"{config.name}: it is too narrow for clips beside images, with {latents} latents each; "
+            f"{_WITHOUT.format(latents + 1)}"
+        )
     _encoder(model, images, clips, taken, latents)
     _decoder(model, images, clips, written, latents)
 

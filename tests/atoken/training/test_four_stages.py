@@ -33,7 +33,7 @@ from atoken.training.session import Inputs, run_session
 from tests.atoken.training.pictures import picture
 from tests.atoken.training.samples import made_asset
 
-HALF = TransformerConfig(width=64, blocks=1, heads=2, mlp=64)
+HALF = TransformerConfig(width=128, blocks=3, heads=2, mlp=96)
 SMALL = ATokenConfig(name="four-test", encoder=HALF, decoder=HALF)
 STAGES = ("image-foundation", "video-dynamics", "geometry", "discrete-tokens")
 

@@ -167,9 +167,12 @@ def test_every_weight_of_the_way_learns(bases: tuple[Basis, Basis]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"encoder": replace(HALF, blocks=2)}, "3 blocks in the encoder and MLPs of 32 hidden units"),
-        ({"decoder": replace(HALF, mlp=16)}, "3 blocks in the encoder and MLPs of 32 hidden units"),
-        ({"encoder": replace(HALF, width=32)}, "too narrow for clips beside images, with 12 latents each"),
+        ({"encoder": replace(HALF, blocks=2)}, "clips beside images take 3 blocks in the encoder and MLPs of 32 "),
+        ({"decoder": replace(HALF, mlp=16)}, "clips beside images take 3 blocks in the encoder and MLPs of 32 "),
+        (
+            {"encoder": replace(HALF, width=32)},
+            "too narrow for clips beside images, with 12 latents each; give the stage before all 13 ",
+        ),
     ],
 )
 def test_a_model_that_cannot_carry_it(bases: tuple[Basis, Basis], change: dict[str, object], message: str) -> None:
