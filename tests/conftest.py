@@ -6,6 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is no fault of the code: no test has a time to keep.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Nothing in the suite may reach for a hub (a test that does would pass here and fail offline).
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -41,7 +41,7 @@ STAGES = ("image-foundation", "video-dynamics", "geometry", "discrete-tokens")
 class Words:
     """A text tower whose vectors are hashes."""
 
-    name, version, width, fingerprint = "sentence", "0", 80, "words"
+    name, version, width, fingerprint = "sentence", "0", 160, "words"
 
     def embed(self, texts: Sequence[str]) -> torch.Tensor:
         seeds = [int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") for text in texts]
