@@ -86,6 +86,11 @@ class Trainer:
         self._between_steps = True
         self._freeze_unused()
         kept = held(trainee.tokenizer)  # looked up while the weights are whole
+        if kept and self.recipe.optimizer.weight_decay:
+            raise TrainingError(
+                f"optimizer.weight_decay is {self.recipe.optimizer.weight_decay:g}: where clips have components beside "
+                "those of images (recipe's start: pca), some weights must stay as they are; set it to 0"
+            )
         self._prepare_blocks()
         places = [(trainee.tokenizer.get_parameter(name), mask) for name, mask in kept.items()]
         self._held = [(parameter, placed_like(mask, parameter)) for parameter, mask in places]

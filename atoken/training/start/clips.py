@@ -8,6 +8,9 @@ it is done by hidden units of the MLPs; where there is no clip they are zero. A 
 low would never have a gradient again, so these units, and the channels that only they use, are held (`held`); what
 makes the coefficients, and what becomes of them, is trained like anything else.
 
+An open gate's units hold what passes beside three times WIDE: in bfloat16 that rounds it to a quarter of its standard
+deviation, so such a model is for float32.
+
 Room for it is taken where a model trained on images needs it least: the stream's channels of the last coefficients,
 which from then on nothing else reads or writes, and the units that write least.
 """
@@ -49,8 +52,6 @@ OPEN = 4 * WIDE
 RIDGE = 1e-3
 """Of the fit of what clips write, relative to the mean square of what it is fitted on."""
 _WITHOUT = "give the stage before all {} latents, and clips begin without components"
-
-
 _WRITING = ("input_layer.weight", "input_layer.bias", "to_out.weight", "to_out.bias", "mlp.2.weight", "mlp.2.bias")
 _SCALING = re.compile(r"(blocks\.\d+\.norm[12]|post_layernorm|out_norm)\.")
 """Parameters of a half that write to the stream, whose rows are its channels, and those that scale what is read."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -26,10 +27,12 @@ from atoken.config import ATokenConfig, TransformerConfig
 from atoken.text import TextHead
 from atoken.tokenizer import AToken
 from atoken.training.data.prepared import store_prepared
+from atoken.training.errors import TrainingError
 from atoken.training.logs import LOG
 from atoken.training.recipe import TASKS, Recipe
 from atoken.training.recipe_files import load_recipe
 from atoken.training.session import Inputs, run_session
+from atoken.training.start.clips import held
 from tests.atoken.training.pictures import picture
 from tests.atoken.training.samples import made_asset
 
@@ -143,6 +146,17 @@ def test_all_stages_from_nothing(recipe: Recipe, given: Inputs) -> None:
         head = TextHead.from_pretrained(given.out / "stage-4" / "model", tower=Words())
         assert head.logits(model.embed([image]), head.embed(["picture number 1"])).shape == (1, 1)
     assert any("all stages are done" in line for line in told)
+
+    # What opens the clips' way is as it was made, and whatever would move it is refused.
+    second = AToken.from_pretrained(given.out / "stage-2" / "model")
+    kept = held(second)
+    assert "proj.weight" in kept
+    for name, mask in kept.items():
+        assert torch.equal(second.get_parameter(name)[mask], discrete.get_parameter(name)[mask])
+    shutil.copytree(given.out / "stage-2", (other := given.out.parent / "other") / "stage-2")
+    decays = replace(recipe, optimizer=replace(recipe.optimizer, weight_decay=0.1))
+    with pytest.raises(TrainingError, match=r"optimizer.weight_decay is 0\.1: where clips have components"):
+        run_session(decays, range(2, 3), replace(given, out=other), device="cpu", say=told.append)
 
 
 def test_a_run_that_is_cut_off_among_all_tasks_goes_on_to_the_bit(
