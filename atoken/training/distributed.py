@@ -133,11 +133,11 @@ def local(tensor: Tensor) -> Tensor:
 
 def placed_like(tensor: Tensor, other: Tensor) -> Tensor:
     """This rank's part of a whole tensor, cut as `other` is, on its device."""
-    if (mesh := getattr(other, "device_mesh", None)) is None:
-        return tensor.to(other.device)
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
-    return local(distribute_tensor(tensor, mesh, other.placements))
+    if not isinstance(other, DTensor):
+        return tensor.to(other.device)
+    return local(distribute_tensor(tensor, other.device_mesh, other.placements))
 
 
 def full_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -111,7 +111,8 @@ def refit(model: AToken, clips: Iterable[SparseTokens]) -> None:
     first = _written(model.config)
     seen: list[Tensor] = []
     hook = decoder.out_norm.register_forward_hook(lambda _, __, out: seen.append(out[:, first : first + latents]))
-    products, wanted = 0.0, 0.0
+    products = torch.zeros(latents, latents, dtype=torch.float64)
+    wanted = torch.zeros(latents, model.config.token_channels, dtype=torch.float64)
     try:
         for tokens in clips:
             mean = model.forward_encoder(tokens)[1][:, :latents]
@@ -121,7 +122,6 @@ def refit(model: AToken, clips: Iterable[SparseTokens]) -> None:
             products, wanted = products + inputs.T @ inputs, wanted + inputs.T @ wrong
     finally:
         hook.remove()
-    assert isinstance(products, Tensor)
     ridge = RIDGE * products.diagonal().mean() * torch.eye(latents)
     decoder.out_layer.weight[:, first : first + latents] += torch.linalg.solve(products + ridge, wanted).T.float()
 

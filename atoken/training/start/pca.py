@@ -38,7 +38,9 @@ HEAD_STD = 0.02
 
 def fit_basis(patches: Iterable[np.ndarray]) -> Basis:
     """PCA of patches [n, C] in [-1, 1], given in parts, in float64; a component's largest entry is positive."""
-    total, products, count = 0.0, 0.0, 0
+    total: np.ndarray | float = 0.0
+    products: np.ndarray | float = 0.0
+    count = 0
     for part in patches:
         rows = part.astype(np.float64)
         total, products, count = total + rows.sum(0), products + rows.T @ rows, count + len(rows)
