@@ -163,8 +163,11 @@ class Encoder(nn.Module):
 
         Fewer channels are those of a patch's first frames; of the others, which are zero then, nothing is computed.
         """
-        layer = self.input_layer
-        x = F.linear(features, layer.weight[:, : features.shape[1]], layer.bias) + self.pos_embedder(tiles)
+        layer, channels = self.input_layer, features.shape[1]
+        # The layer itself is called where it can be: people hook it.
+        whole = channels == layer.in_features
+        embedded = layer(features) if whole else F.linear(features, layer.weight[:, :channels], layer.bias)
+        x = embedded + self.pos_embedder(tiles)
         for block in self.blocks:
             x = block(x, context)
         out: Tensor = self.post_layernorm(x)
@@ -224,7 +227,9 @@ class Decoder(nn.Module):
         x = self.input_layer(features) + self.pos_embedder(tiles)
         for index, block in enumerate(self.blocks):
             x = block(x, context, None if carries is None else carries[index])
-        return F.linear(self.out_norm(x), self.out_layer.weight[:channels])
+        x = self.out_norm(x)
+        out: Tensor = self.out_layer(x) if channels is None else F.linear(x, self.out_layer.weight[:channels])
+        return out
 
 
 def initialise(module: nn.Module) -> None:
