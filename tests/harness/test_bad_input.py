@@ -328,7 +328,12 @@ def test_kill_and_resume_and_a_second_run_meanwhile(
 def test_interrupted(
     repository: Path, tiny: Path, photos: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    process = started(one_by_one(tmp_path, tiny, photos), repository, tmp_path / "runs")
+    # A shell's background job hands down that Ctrl-C is ignored; a terminal does not.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = started(one_by_one(tmp_path, tiny, photos), repository, tmp_path / "runs")
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
