@@ -9,21 +9,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from atoken.assets.gaussian_decoder import GaussianDecoderConfig
 from atoken.config import preset
 from atoken.tokenizer import AToken
-from atoken.tokens import SparseTokens
 from atoken.training.checkpoints import Checkpoints
-from atoken.training.data import Batches, Sources
+from atoken.training.data import Batches, Pack, Sources
 from atoken.training.errors import TrainingError
 from atoken.training.recipe import Stage
+from atoken.training.start.basis import fit_basis
 from atoken.training.start.clips import refit
 from atoken.training.start.grow import with_clips, with_frames, with_latents, with_quantizer
-from atoken.training.start.pca import fit_basis, initialise
+from atoken.training.start.pca import initialise
 from atoken.training.trainee import BIAS, LOG_SCALE, Trainee
 from atoken.training.trainer import Run, Trainer
 
@@ -131,10 +130,10 @@ class Stages:
             raise TrainingError(f"{before}: no such folder; stage {index + 1} starts from the model of stage {index}")
         model = AToken.from_pretrained(before)
         if self._starts_clips(model, stage):
-            images = fit_basis(self._patches(0, "image_recon", (1, *model.config.patch[1:])))
-            clips = fit_basis(self._patches(index, "video_recon", (stage.frames, *model.config.patch[1:])))
-            model = with_clips(model, images, clips)
-            refit(model, self._packs(index, "video_recon", model.config.patch))
+            images = fit_basis(pack.patches() for pack in self._first_packs(0, "image_recon"))
+            packs = list(self._first_packs(index, "video_recon"))  # bytes; drawing clips takes longer than both fits
+            model = with_clips(model, images, fit_basis(pack.patches() for pack in packs))
+            refit(model, (pack.tokens(model.config.patch) for pack in packs))
         if model.config.patch[0] != stage.frames:
             # A start from the PCA repeats a still frame; pretrained encoders keep what they see of it.
             model = with_frames(model, stage.frames, still=self.run.recipe.start == "pca")
@@ -147,7 +146,7 @@ class Stages:
     def _starts_clips(self, model: AToken, stage: Stage) -> bool:
         """Whether the stage gets longer patches and the one latent that tells clips from images."""
         grows = (stage.frames - model.config.patch[0], stage.latents - model.config.latent_channels)
-        return self.run.recipe.start == "pca" and grows == (3, 1) and {"image_recon", "video_recon"} <= set(stage.tasks)
+        return self.run.recipe.start == "pca" and grows == (3, 1) and "video_recon" in stage.tasks
 
     def _first(self, stage: Stage) -> AToken:
         recipe = self.run.recipe
@@ -169,21 +168,16 @@ class Stages:
 
             load_encoder(model, self.pretrained)
         if recipe.start == "pca":
-            images = fit_basis(self._patches(0, "image_recon", config.patch))
+            images = fit_basis(pack.patches() for pack in self._first_packs(0, "image_recon"))
             initialise(model, images, latent_std=recipe.latent_std, seed=recipe.seed)
         return model
 
-    def _patches(self, index: int, task: str, patch: tuple[int, int, int]) -> Iterator[np.ndarray]:
-        """Patches [n, C] in [-1, 1] of a task's first steps."""
-        return (tokens.features.numpy() for tokens in self._packs(index, task, patch))
-
-    def _packs(self, index: int, task: str, patch: tuple[int, int, int]) -> Iterator[SparseTokens]:
-        """Pixel tokens of a task's first steps."""
-        # Every rank takes all of them: they must begin with the same weights.
-        batches, found, step = self._batches(index, patch, 0, 1), 0, 0
+    def _first_packs(self, index: int, task: str) -> Iterator[Pack]:
+        """What a task's first steps train on, over all ranks: every rank must begin with the same weights."""
+        batches, found, step = self._batches(index, preset(self.run.recipe.model).patch, 0, 1), 0, 0
         while found < BASIS_PATCHES and step < BASIS_STEPS:
             for pack in batches.batch(task, step).packs:
-                yield pack.tokens(patch)
+                yield pack
                 found += len(pack.values)
             step += 1
 

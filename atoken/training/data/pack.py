@@ -66,6 +66,11 @@ class Pack:
         """Of the values as they are: of one frame for images and assets."""
         return (self.values.shape[1] // (3 * SIDE * SIDE), SIDE, SIDE)
 
+    def patches(self) -> np.ndarray:
+        """The values in [-1, 1], float64 [L, 768 a frame]."""
+        scaled: np.ndarray = self.values.numpy() / 127.5 - 1.0
+        return scaled
+
     def tokens(self, patch: Patch, device: torch.device | str = "cpu") -> SparseTokens:
         """The tokens as the model takes them: what `atoken.patches.pack_pixels` makes of the same items.
 

@@ -28,12 +28,11 @@ from atoken.config import ATokenConfig
 from atoken.tokenizer import AToken
 from atoken.tokens import SparseTokens
 from atoken.training.errors import TrainingError
+from atoken.training.start.basis import CONSTANT, Basis, norms_of
 from atoken.transformer import Block, Decoder, Encoder
 
-__all__ = ["CONSTANT", "Basis", "add_clips", "held", "refit"]
+__all__ = ["add_clips", "held", "refit"]
 
-CONSTANT = 60.0
-"""Of the constant channels; coefficients in the stream have a standard deviation of 1 or less."""
 PROBES = 8
 """Coefficients of frames 1.. by which a clip is told; a patch in which all are zero passes for an image."""
 SHARP = 16.0
@@ -55,21 +54,6 @@ _WITHOUT = "give the stage before all {} latents, and clips begin without compon
 _WRITING = ("input_layer.weight", "input_layer.bias", "to_out.weight", "to_out.bias", "mlp.2.weight", "mlp.2.bias")
 _SCALING = re.compile(r"(blocks\.\d+\.norm[12]|post_layernorm|out_norm)\.")
 """Parameters of a half that write to the stream, whose rows are its channels, and those that scale what is read."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Basis:
-    """PCA of patches in [-1, 1].
-
-    Attributes:
-        mean: [C], of 768 channels for an image, 768 a frame for a clip.
-        components: [C, C], columns by falling variance.
-        variances: [C], of the coefficients.
-    """
-
-    mean: Tensor
-    components: Tensor
-    variances: Tensor
 
 
 @torch.no_grad()
@@ -218,7 +202,7 @@ class _Room:
 
 def _encoder(model: AToken, images: Basis, clips: Basis, taken: int, latents: int) -> None:
     encoder, room = model.encoder, _Room.behind(taken, latents)
-    layer, norms = encoder.input_layer, _norms(encoder)
+    layer, norms = encoder.input_layer, norms_of(encoder)
     scale = (2 * CONSTANT**2 / model.config.encoder.width) ** 0.5
     fresh, balance = room.fresh, room.balance
     _clear(encoder, fresh)
@@ -226,13 +210,12 @@ def _encoder(model: AToken, images: Basis, clips: Basis, taken: int, latents: in
     layer.weight[balance] += layer.weight[fresh].sum(0)
     layer.bias[balance] += layer.bias[fresh].sum()
     layer.weight[fresh], layer.bias[fresh] = 0.0, 0.0
-    std = clips.variances[:latents].sqrt()
-    gain = (std / std[0]).sqrt()
+    std, gain = clips.std(latents), clips.gain(latents)
     rows = (clips.components[:, :latents] / std * gain).t()
     layer.weight[room.own], layer.bias[room.own] = rows, -rows @ clips.mean
     # Means over the frames after the first; from mid grey, not from the mean patch, or images would not give zero.
     frames = model.config.patch[0]
-    probe = QUIET * (images.components[:, :PROBES] / images.variances[:PROBES].sqrt()).t()
+    probe = QUIET * (images.components[:, :PROBES] / images.std(PROBES)).t()
     layer.weight[room.probes] = torch.cat([torch.zeros_like(probe), probe.repeat(1, frames - 1) / (frames - 1)], 1)
     layer.weight[balance] -= layer.weight[fresh].sum(0)
     layer.bias[balance] -= layer.bias[fresh].sum()
@@ -244,7 +227,7 @@ def _encoder(model: AToken, images: Basis, clips: Basis, taken: int, latents: in
     model.proj.weight[latents] = 0.0
     model.proj.weight[latents, room.flag] = 1.0 / FLAG
     _place_tellers(encoder, room)
-    _place_gate(encoder.blocks[2], room, (images.variances[:latents] / images.variances[0]) ** 0.25)
+    _place_gate(encoder.blocks[2], room, images.gain(latents))
 
 
 def _place_tellers(encoder: Encoder, room: _Room) -> None:
@@ -283,16 +266,15 @@ def _place_gate(block: nn.Module, room: _Room, gain: Tensor) -> None:
 def _decoder(model: AToken, images: Basis, clips: Basis, written: int, latents: int) -> None:
     decoder, frames = model.decoder, model.config.patch[0]
     own, flag = torch.arange(latents) + written, written + latents
-    std = clips.variances[:latents].sqrt()
-    gain = (std / std[0]).sqrt()
-    usual = torch.diag((images.variances[:latents] / images.variances[0]) ** 0.25)
+    std, gain = clips.std(latents), clips.gain(latents)
+    usual = torch.diag(images.gain(latents))
     scale = (CONSTANT**2 / model.config.decoder.width) ** 0.5
     fresh = slice(written, flag + 1)
     _clear(decoder, fresh)
     decoder.input_layer.weight[fresh] = 0.0
     decoder.input_layer.weight[:, latents] = 0.0
     decoder.input_layer.weight[flag, latents] = FLAG
-    norms = _norms(decoder)
+    norms = norms_of(decoder)
     for block in decoder.blocks:
         assert isinstance(block, Block)
         # Values of neighbours: behind the gate the coefficients lie in other channels.
@@ -314,11 +296,6 @@ def _decoder(model: AToken, images: Basis, clips: Basis, written: int, latents: 
     out = decoder.out_layer.weight
     out[:, own] = clips.components[:, :latents] * std
     out[:, flag] = (clips.mean - images.mean.repeat(frames)) / FLAG
-
-
-def _norms(half: Encoder | Decoder) -> list[nn.Module]:
-    last = half.post_layernorm if isinstance(half, Encoder) else half.out_norm
-    return [last, *(norm for block in half.blocks if isinstance(block, Block) for norm in (block.norm1, block.norm2))]
 
 
 def _clear(half: Encoder | Decoder, channels: slice) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 from atoken.config import ATokenConfig, FSQConfig
 from atoken.tokenizer import AToken
 from atoken.training.errors import TrainingError
-from atoken.training.start.clips import Basis, add_clips
+from atoken.training.start.basis import Basis
+from atoken.training.start.clips import add_clips
 
 __all__ = ["with_clips", "with_frames", "with_latents", "with_quantizer"]
 

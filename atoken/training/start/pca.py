@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from atoken.positions import rotary_frequencies
 from atoken.tokenizer import AToken
 from atoken.training.errors import TrainingError
-from atoken.training.start.clips import CONSTANT, Basis
+from atoken.training.start.basis import CONSTANT, Basis, norms_of
 from atoken.transformer import Block, Decoder, Encoder, SelfAttention
 
-__all__ = ["fit_basis", "initialise"]
+__all__ = ["initialise"]
 
 BALANCE_GAIN = 0.1
 NEIGHBOURS = (((0, 1), (0, -1), (1, 0), (-1, 0)), ((1, 1), (-1, -1), (1, -1), (-1, 1)))
@@ -34,23 +34,6 @@ SHARPNESS = 24.0
 CONTENT = 0.25
 """Of the random part of queries and keys, relative to the usual start."""
 HEAD_STD = 0.02
-
-
-def fit_basis(patches: Iterable[np.ndarray]) -> Basis:
-    """PCA of patches [n, C] in [-1, 1], given in parts, in float64; a component's largest entry is positive."""
-    total: np.ndarray | float = 0.0
-    products: np.ndarray | float = 0.0
-    count = 0
-    for part in patches:
-        rows = part.astype(np.float64)
-        total, products, count = total + rows.sum(0), products + rows.T @ rows, count + len(rows)
-    mean = total / count
-    variances, vectors = np.linalg.eigh(products / count - np.outer(mean, mean))
-    vectors = vectors[:, ::-1]
-    # Eigenvectors have no sign; without a rule it would differ between machines.
-    signs = np.sign(vectors[np.abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])])
-    tensors = (mean, vectors * signs, variances[::-1].clip(min=1e-9))
-    return Basis(*(torch.from_numpy(np.ascontiguousarray(t, dtype=np.float32)) for t in tensors))
 
 
 @torch.no_grad()
@@ -130,8 +113,10 @@ def _look(attention: SelfAttention, index: int) -> tuple[Tensor, Tensor]:
 def _initialise_encoder(model: AToken, basis: Basis, latent_std: float) -> None:
     encoder, latents, width = model.encoder, model.config.latent_channels, model.config.encoder.width
     count = min(width - 3, basis.variances.numel())
-    std = basis.variances[:count].sqrt()
-    gain = (std / std[0]).sqrt()  # of each channel: half whitened, so that no channel is lost in bf16
+    std, gain = (
+        basis.std(count),
+        basis.gain(count),
+    )  # of each channel: half whitened, so that no channel is lost in bf16
     rows = (basis.components[:, :count] / std * gain).t()
     layer = encoder.input_layer
     layer.weight.zero_()
@@ -148,7 +133,7 @@ def _initialise_encoder(model: AToken, basis: Basis, latent_std: float) -> None:
     weight[:count] = scale / gain
     weight[-3] = BALANCE_GAIN * scale
     weight[-2:] = scale / CONSTANT
-    _set(_norms(encoder, encoder.post_layernorm), weight)
+    _set(norms_of(encoder), weight)
     model.proj.weight.zero_()
     model.proj.weight[:latents, :latents] = torch.eye(latents)
     # The log variance is a constant: half of it from each of the channels that hold +1 and -1.
@@ -159,8 +144,7 @@ def _initialise_encoder(model: AToken, basis: Basis, latent_std: float) -> None:
 def _initialise_decoder(model: AToken, basis: Basis) -> None:
     decoder, latents, width = model.decoder, model.config.latent_channels, model.config.decoder.width
     count = min(width - 1, basis.variances.numel())
-    std = basis.variances[:count].sqrt()
-    gain = (std[:latents] / std[0]).sqrt()
+    std, gain = basis.std(count), basis.gain(latents)
     decoder.input_layer.weight.zero_()
     decoder.input_layer.weight[:latents] = torch.diag(gain)
     table = decoder.pos_embedder.position_embedding.weight
@@ -170,16 +154,12 @@ def _initialise_decoder(model: AToken, basis: Basis) -> None:
     weight = torch.full((width,), scale)
     weight[:latents] = scale / gain
     weight[-1] = scale / CONSTANT
-    _set(_norms(decoder, decoder.out_norm), weight)
+    _set(norms_of(decoder), weight)
     # Channels past the latents start empty; what blocks write there adds the next components.
     out = decoder.out_layer.weight
     out.zero_()
     out[:, :count] = basis.components[:, :count] * std
     out[:, -1] = basis.mean
-
-
-def _norms(half: Encoder | Decoder, last: nn.Module) -> list[nn.Module]:
-    return [last, *(norm for block in _blocks(half) for norm in (block.norm1, block.norm2))]
 
 
 def _set(norms: Iterable[nn.Module], weight: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from atoken.training.data import PATCH, center_crop, patches
-from atoken.training.start.clips import Basis
+from atoken.training.start.basis import Basis
 from atoken.training.validation import psnr
 
 

@@ -21,7 +21,7 @@ from atoken.text import TextHead
 from atoken.tokenizer import AToken
 from atoken.training.data import load_photos, patches
 from atoken.training.recipe_files import load_recipe
-from atoken.training.start.pca import fit_basis
+from atoken.training.start.basis import fit_basis
 from atoken.training.validation import load_validation, mean_psnr, psnr
 from tests.atoken.training.pictures import pca_psnr
 

@@ -16,7 +16,7 @@ from atoken.config import preset
 from atoken.media import read_image
 from atoken.tokenizer import AToken
 from atoken.training.data import load_photos, patches
-from atoken.training.start.pca import fit_basis
+from atoken.training.start.basis import fit_basis
 from atoken.training.validation import mean_psnr
 from tests.atoken.training.pictures import pca_psnr
 

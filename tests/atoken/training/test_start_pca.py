@@ -15,9 +15,9 @@ from atoken.patches import pack_pixels
 from atoken.tokenizer import AToken
 from atoken.training.data import patches
 from atoken.training.errors import TrainingError
-from atoken.training.start.clips import Basis
+from atoken.training.start.basis import Basis, fit_basis
 from atoken.training.start.grow import with_frames
-from atoken.training.start.pca import NEIGHBOURS, fit_basis, initialise
+from atoken.training.start.pca import NEIGHBOURS, initialise
 from tests.atoken.training.pictures import picture
 
 HALF = TransformerConfig(width=48, blocks=2, heads=2, mlp=48)
