@@ -19,7 +19,6 @@ from atoken.cli_options import (
     DtypeOption,
     Fit,
     FitOption,
-    Gathering,
     GatheringOption,
     Gaussians,
     Inputs,
@@ -66,7 +65,7 @@ def encode(
     tile_overlap: TileOverlap = None,
     views: Views = 150,
     occupancy: OccupancyOption = Occupancy.depth,
-    gathering: GatheringOption = Gathering.nearest,
+    gathering: GatheringOption = None,
     view_cache: ViewCache = None,
     device: Device = "auto",
     dtype: DtypeOption = Dtype.float32,
@@ -94,7 +93,11 @@ def encode(
         seed=seed,
         token_budget=token_budget,
         space=space,
-        recipe=Recipe(views=views, occupancy=occupancy.value, gathering=gathering.value),
+        recipe=Recipe(
+            views=views,
+            occupancy=occupancy.value,
+            gathering=loaded.network.config.gathering if gathering is None else gathering.value,
+        ),
         view_cache=view_cache,
     )
 
@@ -165,7 +168,7 @@ def embed(
     if output.suffix not in (".parquet", ".npz"):
         raise typer.BadParameter("the name must end in .parquet or .npz", param_hint="--output")
     loaded = commands.load_model(model, preset, device, dtype.value)
-    recipe = Recipe(views=views)
+    recipe = Recipe(views=views, gathering=loaded.network.config.gathering)
     commands.embed(
         inputs, output, loaded, fit=fit.value, token_budget=token_budget, recipe=recipe, view_cache=view_cache
     )

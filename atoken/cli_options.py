@@ -89,9 +89,7 @@ Inputs = Annotated[
 Model = Annotated[str, typer.Option(help="A packaged model, a .pt or .safetensors file, or a folder with one.")]
 Preset = Annotated[
     str | None,
-    typer.Option(
-        help="Model that the file holds, if it does not say: so-c, so-c-s1, so-d, base, nano, pico or nano-image."
-    ),
+    typer.Option(help="Model that the file holds, if it does not say: so-c, so-c-s1, so-d, base, nano or pico."),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto is CUDA where there is one.")]
 DtypeOption = Annotated[Dtype, typer.Option(help="Of weights and activations.")]
@@ -108,8 +106,8 @@ Gaussians = Annotated[
     Path | None,
     typer.Option(
         metavar="PATH",
-        help="A Gaussian decoder (3d_decode_gs.pt, .safetensors or folder), unless the model's folder has one. "
-        "The packaged atoken-nano has none, atoken-nano-all has one.",
+        help="A Gaussian decoder (3d_decode_gs.pt, .safetensors or folder), unless the model's folder has one, as "
+        "those of the packaged models do.",
     ),
 ]
 Views = Annotated[int, typer.Option(min=1, help="From how many sides an asset is looked at.")]
@@ -118,7 +116,11 @@ OccupancyOption = Annotated[
     typer.Option(help="Voxels of an asset. depth: those in which the views show a surface; mesh: all that it passes."),
 ]
 GatheringOption = Annotated[
-    Gathering, typer.Option(help="What colours a voxel: its nearest view, the nearest that sees it, or all that do.")
+    Gathering | None,
+    typer.Option(
+        help="What colours a voxel: its nearest view, the nearest that sees it, or all that do. "
+        "If not given, what the model was trained with (the release: nearest).",
+    ),
 ]
 ViewCache = Annotated[
     Path | None, typer.Option(metavar="DIR", help="A folder to keep rendered views in, and to take them from.")

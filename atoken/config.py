@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import prod
-from typing import Any
+from typing import Any, Literal, get_args
 
 from atoken.errors import CheckpointError, InputError
 
-__all__ = ["PRESETS", "ATokenConfig", "FSQConfig", "TransformerConfig", "preset"]
+__all__ = ["PRESETS", "ATokenConfig", "FSQConfig", "Gathering", "TransformerConfig", "preset"]
 
 AXES = 4
 """Rotary axes: t, x, y, z."""
+
+Gathering = Literal["nearest", "average", "visible"]
+"""Which views colour a voxel, see `atoken.assets.voxel_features`."""
 
 
 def _positive(owner: str, **values: int) -> None:
@@ -89,8 +92,9 @@ class FSQConfig:
 class ATokenConfig:
     """The whole tokenizer.
 
-    `patch` is (frames, rows, columns) of one token; `tile_frames` the length of a temporal tile in
-    frames (FACTS section 8); `quantizer` is None for continuous models.
+    `patch` is (frames, rows, columns) of one token; `tile_frames` the length of a temporal tile in frames (FACTS
+    section 8); `quantizer` is None for continuous models; `gathering` says which views coloured the voxels that it was
+    trained on ("nearest" in the release).
     """
 
     name: str
@@ -100,9 +104,14 @@ class ATokenConfig:
     patch: tuple[int, int, int] = (4, 16, 16)
     tile_frames: int = 16
     quantizer: FSQConfig | None = None
+    gathering: Gathering = "nearest"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "patch", tuple(self.patch))
+        if self.gathering not in get_args(Gathering):
+            raise CheckpointError(
+                f"ATokenConfig: gathering must be {' or '.join(get_args(Gathering))}, got {self.gathering!r}"
+            )
         if len(self.patch) != 3:
             raise CheckpointError(f"ATokenConfig: patch must be (t, h, w), got {self.patch}")
         t, h, w = self.patch
@@ -189,16 +198,10 @@ PRESETS: dict[str, ATokenConfig] = {
         replace(_SO_C, name="so-c-s1", latent_channels=32),
         replace(_SO_C, name="so-d", quantizer=FSQConfig()),
         ATokenConfig(name="base", encoder=_BASE, decoder=_BASE),
-        # 4.4 M parameters, for all modalities: the packaged atoken-nano-all, and atoken-nano-d with a quantizer.
+        # 4.4 M parameters: the packaged atoken-nano, and atoken-nano-d with a quantizer.
         ATokenConfig(
             name="nano",
             encoder=TransformerConfig(width=192, blocks=3, heads=4, mlp=768),
-            decoder=TransformerConfig(width=192, blocks=3, heads=4, mlp=768),
-        ),
-        # The packaged atoken-nano, which was trained on images alone.
-        ATokenConfig(
-            name="nano-image",
-            encoder=TransformerConfig(width=192, blocks=2, heads=4, mlp=512),
             decoder=TransformerConfig(width=192, blocks=3, heads=4, mlp=768),
         ),
         # The smaller of the two sizes whose scaling is compared (Fig. 7 at the size of a laptop).

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from atoken.cli_options import Gathering, GatheringOption, Occupancy, OccupancyOption, Views
+from atoken.cli_options import Gathering, Occupancy, OccupancyOption, Views
 
 if TYPE_CHECKING:
     from atoken.training.data.mesh_listing import ListedMesh
@@ -36,7 +36,9 @@ def prepare(
     views: Views = 150,
     size: Annotated[int, typer.Option(min=16, help="Pixels along the sides of these views.")] = 512,
     occupancy: OccupancyOption = Occupancy.depth,
-    gathering: GatheringOption = Gathering.nearest,
+    gathering: Annotated[
+        Gathering, typer.Option(help="Which views colour a voxel; as the recipe has it that will train on them.")
+    ] = Gathering.nearest,
     pictures: Annotated[int, typer.Option(min=1, help="Views that a reconstruction is compared with.")] = 24,
     picture_size: Annotated[int, typer.Option(min=16, help="Pixels along their sides.")] = 128,
     hold_out: Annotated[

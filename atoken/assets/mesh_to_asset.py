@@ -12,8 +12,9 @@ from atoken.assets.cameras import hammersley_views
 from atoken.assets.mesh import Mesh, load_mesh
 from atoken.assets.render import RenderSettings, Views, render_views
 from atoken.assets.sources import AssetError
-from atoken.assets.voxel_features import Gathering, patches_of_views, voxel_features
+from atoken.assets.voxel_features import patches_of_views, voxel_features
 from atoken.assets.voxels import occupied_by_mesh, occupied_by_points, unprojected
+from atoken.config import Gathering
 from atoken.errors import InputError
 
 __all__ = ["Occupancy", "Recipe", "voxelise"]

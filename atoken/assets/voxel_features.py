@@ -7,15 +7,16 @@ the view nearest to the voxel. The release does so without asking whether that v
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
 from atoken.assets.cameras import Camera
 from atoken.assets.voxels import RESOLUTION, voxel_centres
+from atoken.config import Gathering
 from atoken.errors import InputError
 
-__all__ = ["PATCH", "SIDE", "Gathering", "nearest_patches", "patches_of_views", "voxel_features"]
+__all__ = ["PATCH", "SIDE", "nearest_patches", "patches_of_views", "voxel_features"]
 
 SIDE = 256
 """Pixels along the side of a view when it is cut."""
@@ -24,8 +25,6 @@ PATCH = 16
 """Pixels along the side of a patch; as many patches lie along the side of a view."""
 
 CHANNELS = 3 * PATCH * PATCH
-
-Gathering = Literal["nearest", "average", "visible"]
 
 
 def patches_of_views(pictures: np.ndarray) -> np.ndarray:

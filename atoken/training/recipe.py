@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from atoken.config import Gathering
 from atoken.training.errors import TrainingError
 
 __all__ = [
@@ -335,6 +336,7 @@ class Recipe:
         compile, recompute: torch.compile of the blocks; activation checkpointing of the blocks.
         cuda_graphs: on CUDA, record the passes of packs of one shape and replay them: for small models, whose kernels
             are shorter than asking for them. On one process, without perceptual terms.
+        gathering: which views colour the voxels of assets (`atoken.assets.voxel_features`); the model keeps it.
         gaussian_decoder: shape of it, made when assets are first reconstructed.
         log_every, validate_every, checkpoint_every: in steps.
         patience: steps in a row with a loss that is not finite, after which the run stops.
@@ -352,6 +354,7 @@ class Recipe:
     compile: bool = False
     recompute: bool = False
     cuda_graphs: bool = False
+    gathering: Gathering = "nearest"
     gaussian_decoder: GaussianShape = field(default_factory=GaussianShape)
     optimizer: Optimizer = field(default_factory=Optimizer)
     losses: Losses = field(default_factory=Losses)
@@ -364,6 +367,7 @@ class Recipe:
         _is_choice("start", self.start, Start)
         _is_choice("precision", self.precision, Precision)
         _is_choice("text", self.text, Text)
+        _is_choice("gathering", self.gathering, Gathering)
         for name in ("pack_tokens", "log_every", "validate_every", "checkpoint_every", "patience"):
             value = getattr(self, name)
             demand(isinstance(value, int) and value >= 1, name, value, "1 or more")

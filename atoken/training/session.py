@@ -92,7 +92,7 @@ def run_session(
 class _Session:
     def __init__(self, recipe: Recipe, inputs: Inputs, world: World, say: Callable[[str], None]) -> None:
         self.recipe, self.inputs, self.world, self.say = recipe, inputs, world, say
-        self.sources = open_sources(inputs.data, cache=inputs.cache)
+        self.sources = open_sources(inputs.data, cache=inputs.cache, gathering=recipe.gathering)
         self._check_data()
         self.validation = self._load_validation() if inputs.val else Validation()
         self.head = self._head()
@@ -194,7 +194,9 @@ class _Session:
     def _load_validation(self) -> Validation:
         aligned = [stage.tasks[IMAGE_TEXT] for stage in self.recipe.stages if IMAGE_TEXT in stage.tasks]
         sides = [task.resolution[1] for task in aligned if isinstance(task, ImageTask)]
-        return load_validation(self.inputs.val, self.say, labelled_side=max(sides, default=PATCH))
+        return load_validation(
+            self.inputs.val, self.say, labelled_side=max(sides, default=PATCH), gathering=self.recipe.gathering
+        )
 
     def _head(self) -> TextHead | None:
         if not any(task.endswith("_text") for stage in self.recipe.stages for task in stage.tasks):

@@ -156,6 +156,7 @@ class Stages:
             latent_channels=stage.latents,
             patch=(stage.frames, *full.patch[1:]),
             quantizer=full.quantizer if stage.discrete else None,
+            gathering=recipe.gathering,
         )
         torch.manual_seed(recipe.seed)
         model = AToken(config)

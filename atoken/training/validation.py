@@ -21,11 +21,12 @@ from torch.nn import functional as F
 
 from atoken.assets import splat
 from atoken.assets.asset import Asset
+from atoken.config import Gathering
 from atoken.media import MediaError, is_video
 from atoken.text import TextTower, accuracy, class_vectors
 from atoken.text.prompts import class_name
 from atoken.tokenizer import AToken
-from atoken.training.data import Prepared, center_crop, load_photos, load_prepared
+from atoken.training.data import Prepared, center_crop, gathered, load_photos, load_prepared
 from atoken.training.errors import TrainingError
 
 __all__ = ["Labelled", "Validation", "load_validation", "mean_psnr", "psnr"]
@@ -141,7 +142,11 @@ def _top1(model: AToken, tower: TextTower, labelled: Labelled) -> float:
 
 
 def load_validation(
-    given: Mapping[str, Sequence[str]], say: Callable[[str], None], *, labelled_side: int
+    given: Mapping[str, Sequence[str]],
+    say: Callable[[str], None],
+    *,
+    labelled_side: int,
+    gathering: Gathering = "nearest",
 ) -> Validation:
     """Read all held-out data into memory.
 
@@ -151,6 +156,7 @@ def load_validation(
         say: is told what could not be used.
         labelled_side: that labelled images are brought to (bicubic, antialiased), as large as those that the model
             learned to name.
+        gathering: by which the assets' voxels must have their colours.
 
     Raises:
         TrainingError: a path that is not there, or holds nothing that can be used.
@@ -162,7 +168,8 @@ def load_validation(
         for reason in photos.skipped:
             say(f"skipped {reason}")
     clips = dict(_clip(path) for name in given.get("videos", ()) for path in _videos(Path(name)))
-    assets = [load_prepared(path) for name in given.get("assets", ()) for path in _prepared(Path(name))]
+    files = [path for name in given.get("assets", ()) for path in _prepared(Path(name))]
+    assets = [gathered(load_prepared(path), gathering, path) for path in files]
     tables = [_labelled(Path(name), labelled_side) for name in given.get("labelled", ())]
     if len(tables) > 1:
         raise TrainingError("--val labelled: give one table")

@@ -130,6 +130,7 @@ def _asset(rng: np.random.Generator) -> Prepared:
         pictures=rng.integers(0, 256, (24, 128, 128, 4), dtype=np.uint8),
         cameras=tuple(hammersley_views(24)),
         captions=("a thing",),
+        gathering="nearest",
         key="made",
     )
 

@@ -153,15 +153,17 @@ def create(
     if dtype not in DTYPES:
         raise BenchError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
     way = _way(clips)
-    assets = AssetOptions.read(occupancy=occupancy, gathering=gathering)
     name = argument or DEFAULT
     model = AToken.from_pretrained(name, preset=preset, device=device, dtype=DTYPES[dtype])
+    assets = AssetOptions.read(model.config, occupancy=occupancy, gathering=gathering)
     width = model.config.encoder.width
     tower, reader = _tower(name, text, width, device)
     shared = image_card(name, model.config)
     published = published_as(model.config)
     images_only = published is not None and published.images_only
-    unlike = ", ".join(filter(None, (f"clips {way}" if clips is not None and way != "frames" else "", assets.unlike())))
+    unlike = ", ".join(
+        filter(None, (f"clips {way}" if clips is not None and way != "frames" else "", assets.unlike(model.config)))
+    )
     card = EmbedderCard(
         name=shared.name,
         title=f"{shared.title} ({unlike})" if unlike else shared.title,

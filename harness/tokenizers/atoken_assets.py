@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from atoken import checkpoint
 from atoken.assets.gaussian_decoder import WEIGHTS_NAME
 from atoken.assets.mesh_to_asset import Recipe
+from atoken.config import ATokenConfig
 from atoken.errors import CheckpointError, InputError
 from harness.errors import BenchError
 from harness.tokenizers.asset import AssetTokenizer, EncodedAsset, GaussianPictures, InputViews
@@ -37,18 +38,23 @@ class AssetOptions:
             `atoken.assets.mesh_to_asset.Recipe`.
     """
 
-    occupancy: str = Recipe().occupancy
-    gathering: str = Recipe().gathering
+    occupancy: str
+    gathering: str
 
     @classmethod
-    def read(cls, *, occupancy: str | None, gathering: str | None) -> AssetOptions:
-        """From the text of options; None for the release's way.
+    def usual(cls, config: ATokenConfig) -> AssetOptions:
+        """The model's own way, the release's where its config says nothing else."""
+        return cls(occupancy=Recipe().occupancy, gathering=config.gathering)
+
+    @classmethod
+    def read(cls, config: ATokenConfig, *, occupancy: str | None, gathering: str | None) -> AssetOptions:
+        """From the text of options; None for the way in which the model was trained.
 
         Raises:
             BenchError: no such way.
         """
-        given = {"occupancy": occupancy, "gathering": gathering}
-        options = cls(**{name: value for name, value in given.items() if value is not None})
+        usual = cls.usual(config)
+        options = cls(occupancy=occupancy or usual.occupancy, gathering=gathering or usual.gathering)
         try:
             options.recipe(InputViews(1, 1))
         except InputError as error:
@@ -60,9 +66,9 @@ class AssetOptions:
         names: dict[str, Any] = asdict(self)
         return Recipe(views=inputs.count, size=inputs.size, **names)
 
-    def unlike(self) -> str:
-        """What differs from the release's way, for a row's title; empty where nothing does."""
-        usual = asdict(AssetOptions())
+    def unlike(self, config: ATokenConfig) -> str:
+        """What differs from the model's own way, for a row's title; empty where nothing does."""
+        usual = asdict(self.usual(config))
         return ", ".join(f"{name} {value}" for name, value in asdict(self).items() if value != usual[name])
 
 

@@ -42,6 +42,8 @@ def test_unknown_names_are_named():
         ATokenConfig.from_dict({k: v for k, v in data.items() if k != "decoder"})
     with pytest.raises(CheckpointError, match="must be an object with keys, got 3"):
         ATokenConfig.from_dict(data | {"encoder": 3})
+    with pytest.raises(CheckpointError, match="gathering must be nearest or average or visible, got 'mean'"):
+        ATokenConfig.from_dict(data | {"gathering": "mean"})
     with pytest.raises(CheckpointError, match="name"):
         ATokenConfig.from_dict({k: v for k, v in data.items() if k != "name"})
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
+from atoken.config import Gathering
 from atoken.training.data.captions import Captions, chosen, listed_captions
 from atoken.training.data.mesh_listing import list_meshes
-from atoken.training.data.prepared import Prepared, load_captions, load_prepared
+from atoken.training.data.prepared import Prepared, gathered, load_captions, load_prepared
 from atoken.training.data.source import AssetSource, SampleError, fingerprint_of
 from atoken.training.errors import TrainingError
 
@@ -22,12 +23,16 @@ HELD_BYTES = 2**28
 class PreparedFolder(AssetSource):
     """Every .npz file of a folder, as `atoken prepare` writes them. Captions are theirs, or those of a caption file."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, gathering: Gathering) -> None:
         """List the folder and read the captions.
+
+        Args:
+            gathering: that the recipe wants; assets prepared in another way are refused when they are drawn.
 
         Raises:
             TrainingError: no such file in it.
         """
+        self._gathering = gathering
         self.name = str(folder)
         self._files = sorted(path for path in folder.glob("*.npz") if not path.name.startswith("."))
         if not self._files:
@@ -63,7 +68,7 @@ class PreparedFolder(AssetSource):
     def _read(self, index: int) -> Prepared | str:
         path = self._files[index]
         try:
-            return load_prepared(path)
+            return gathered(load_prepared(path), self._gathering, path)
         except TrainingError as error:
             return str(error).removeprefix(f"{path}: ")
 
@@ -78,15 +83,18 @@ def _captions(path: Path) -> tuple[str, ...]:
 class MeshFolder(AssetSource):
     """Meshes of a folder or a zip, prepared in a cache when they are first drawn, which takes seconds each."""
 
-    def __init__(self, place: Path, cache: Path | None) -> None:
+    def __init__(self, place: Path, cache: Path | None, gathering: Gathering) -> None:
         """List the meshes.
+
+        Args:
+            gathering: which views colour a voxel.
 
         Raises:
             TrainingError: none there, or no cache to keep them in.
         """
         if cache is None:
             raise TrainingError(f"{place}: meshes need a cache; or run atoken prepare {place} -o DIR and give DIR")
-        self.name, self._cache = str(place), cache
+        self.name, self._cache, self._gathering = str(place), cache, gathering
         self._meshes = list_meshes(place)
         self._captions: Captions = {mesh.name: mesh.captions for mesh in self._meshes}
         self.captioned = any(self._captions.values())
@@ -106,6 +114,7 @@ class MeshFolder(AssetSource):
             yield from captions
 
     def asset(self, index: int) -> Prepared:
+        from atoken.assets.mesh_to_asset import Recipe
         from atoken.errors import InputError
         from atoken.training.data.prepare import Preparation, prepare
 
@@ -113,10 +122,10 @@ class MeshFolder(AssetSource):
         file = next(part for part in (mesh.path, *mesh.path.parents) if part.is_file())
         state = file.stat()
         stamp = fingerprint_of([str(mesh.path.absolute()), state.st_size, state.st_mtime_ns])
-        path = self._cache / "assets" / f"{mesh.name}-{stamp[:16]}.npz"
+        path = self._cache / "assets" / f"{mesh.name}-{stamp[:16]}-{self._gathering}.npz"
         try:
             if not path.is_file():
-                prepare(mesh, path, Preparation())
+                prepare(mesh, path, Preparation(recipe=Recipe(gathering=self._gathering)))
             return load_prepared(path)
         except (InputError, TrainingError) as error:
             raise SampleError(str(error).removeprefix(f"{mesh.path}: ")) from None

@@ -80,6 +80,7 @@ def prepare(mesh: ListedMesh, path: Path, preparation: Preparation) -> bool:
         pictures=views.colours,
         cameras=tuple(cameras),
         captions=mesh.captions,
+        gathering=preparation.recipe.gathering,
         key=key,
     )
     store_prepared(path, prepared)

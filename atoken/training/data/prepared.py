@@ -8,7 +8,8 @@ Looking at a mesh from all around takes seconds, so it is done once (`atoken pre
 - `pictures` uint8 [R, S, S, 4], sRGB with straight alpha, and their cameras `intrinsics` float64 [R, 3, 3] and
   `world_to_camera` float64 [R, 4, 4], as `atoken.assets.cameras.Camera` has them;
 - `captions`: the texts, in the order given;
-- `key`: a hash of the mesh's content and of all settings; `format`: 1.
+- `gathering`: which views colour a voxel, as `atoken.assets.voxel_features` names them;
+- `key`: a hash of the mesh's content and of all settings; `format`: 2.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from atoken.files import replacing
 from atoken.tokens import VOXEL_GRID
 from atoken.training.errors import TrainingError
 
-__all__ = ["Prepared", "load_captions", "load_prepared", "store_prepared"]
+__all__ = ["Prepared", "gathered", "load_captions", "load_prepared", "store_prepared"]
 
-FORMAT = 1
+FORMAT = 2
 CHANNELS = 768
 
 
@@ -49,6 +50,7 @@ class Prepared:
     pictures: np.ndarray
     cameras: tuple[Camera, ...]
     captions: tuple[str, ...]
+    gathering: str
     key: str
 
     def __post_init__(self) -> None:
@@ -84,6 +86,7 @@ def store_prepared(path: Path, asset: Prepared) -> None:
         "format": np.array(FORMAT),
         "key": np.array(asset.key),
         "captions": np.array(asset.captions, dtype=np.str_),
+        "gathering": np.array(asset.gathering),
         "patches": asset.patches,
         "index": asset.index,
         "coords": asset.coords,
@@ -115,8 +118,23 @@ def load_prepared(path: Path) -> Prepared:
             pictures=file["pictures"],
             cameras=tuple(Camera(world, own) for world, own in cameras),
             captions=_texts(file),
+            gathering=str(file["gathering"]),
             key=str(file["key"]),
         )
+
+
+def gathered(asset: Prepared, gathering: str, path: Path) -> Prepared:
+    """The asset, if its voxels have their colours in this way.
+
+    Raises:
+        TrainingError: they have them in another.
+    """
+    if asset.gathering != gathering:
+        raise TrainingError(
+            f"{path}: its voxels have their colours by {asset.gathering}, the recipe wants {gathering}; prepare it "
+            f"again with --gathering {gathering}, or set gathering={asset.gathering}"
+        )
+    return asset
 
 
 def load_captions(path: Path) -> tuple[str, ...]:

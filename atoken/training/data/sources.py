@@ -16,6 +16,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import TypeVar
 
+from atoken.config import Gathering
 from atoken.training.data.assets import MeshFolder, PreparedFolder
 from atoken.training.data.images import ImageFolder, decoded
 from atoken.training.data.moving_images import MovingImages
@@ -55,17 +56,20 @@ class Sources:
         return sorted({text for source in each.values() for text in source.texts() if text})
 
 
-def open_sources(specs: Mapping[str, Sequence[str]], *, cache: Path | None) -> Sources:
+def open_sources(
+    specs: Mapping[str, Sequence[str]], *, cache: Path | None, gathering: Gathering = "nearest"
+) -> Sources:
     """Look at all that is given, and read what is small.
 
     Args:
         specs: paths by "images", "videos" and "assets".
         cache: a folder for what is made of the data once (indices of tars, prepared meshes); None keeps nothing.
+        gathering: which views colour the voxels of assets.
 
     Raises:
         TrainingError: a path that is not there, of an unknown kind, empty, or that cannot be read; one line.
     """
-    opening = _Opening(cache)
+    opening = _Opening(cache, gathering)
     for modality in specs:
         if modality not in KINDS:
             raise TrainingError(f"{modality}: no kind of data; give {', '.join(KINDS)}")
@@ -86,8 +90,8 @@ def _weighed(specs: Sequence[str], opened: Callable[[str], _Kind]) -> Iterator[_
 class _Opening:
     """Opens sources; images that are used twice, as such and in motion, are read once."""
 
-    def __init__(self, cache: Path | None) -> None:
-        self._cache = cache
+    def __init__(self, cache: Path | None, gathering: Gathering) -> None:
+        self._cache, self._gathering = cache, gathering
         self._room = PRELOAD_BYTES
         self._images: dict[str, ImageSource] = {}
 
@@ -111,7 +115,9 @@ class _Opening:
         path = _existing(rest)
         if kind is None:
             kind = "prepared" if path.is_dir() and any(path.glob("*.npz")) else "meshes"
-        return PreparedFolder(path) if kind == "prepared" else MeshFolder(path, self._cache)
+        if kind == "prepared":
+            return PreparedFolder(path, self._gathering)
+        return MeshFolder(path, self._cache, self._gathering)
 
     def _image_source(self, spec: str) -> ImageSource:
         kind, rest = _split(spec, "images")

@@ -79,6 +79,7 @@ def made_asset(seed: int, pictures: int = 6, size: int = 32) -> Prepared:
         pictures=rng.integers(0, 256, (pictures, size, size, 4), dtype=np.uint8),
         cameras=tuple(hammersley_views(pictures, rng.random(2).tolist())),
         captions=(f"asset {seed}",),
+        gathering="nearest",
         key=f"{seed}",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,19 @@ from atoken.training.data.prepared import store_prepared
 from atoken.training.data.source import SampleError
 from atoken.training.errors import TrainingError
 from atoken.training.recipe import AssetTask
+from atoken.training.validation import load_validation
 from tests.atoken.assets.models import cube_obj, write_square_obj
 from tests.atoken.training.samples import batches, items, made_asset, stage
 
 COLOURS = {"+x": (1, 0, 0), "-x": (0, 1, 0), "+y": (0, 0, 1), "-y": (1, 1, 0), "+z": (0, 1, 1), "-z": (1, 0, 1)}
 QUICK = Preparation(recipe=Recipe(views=6, size=64), pictures=5, picture_size=32)
+
+
+def quick(*, recipe: Recipe) -> Preparation:
+    """A preparation of that gathering that takes no time."""
+    return replace(QUICK, recipe=replace(QUICK.recipe, gathering=recipe.gathering))
+
+
 RECONSTRUCTION = stage(asset_recon=AssetTask(samples=6, share=1, renders=3, render_size=16))
 CATALOGUE = """# a comment with name#9=no
 id=library
@@ -196,11 +205,11 @@ def test_files_that_are_no_prepared_assets(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(TrainingError, match=r"a.npz: no prepared asset, or damaged .*; prepare it again"):
             load_prepared(path)
-    np.savez(path, format=np.array(1), other=np.zeros(3))
+    np.savez(path, format=np.array(2), other=np.zeros(3))
     with pytest.raises(TrainingError, match=r"a.npz: no prepared asset"):
         load_prepared(path)
-    np.savez(path, format=np.array(2))
-    with pytest.raises(TrainingError, match=r"a.npz: is of format 2, this version reads 1"):
+    np.savez(path, format=np.array(1))
+    with pytest.raises(TrainingError, match=r"a.npz: is of format 1, this version reads 2; prepare it again"):
         load_prepared(path)
     np.save(tmp_path / "plain.npy", np.zeros(3))
     (tmp_path / "plain.npy").replace(path)
@@ -235,8 +244,18 @@ def test_a_folder_of_prepared_assets(tmp_path: Path, monkeypatch: pytest.MonkeyP
         source.asset(1)
     assert source.sample_id(2) == f"{tmp_path}/a2.npz"
     (tmp_path / "captions.csv").write_text("file,caption\na1.npz,another\n")
-    assert PreparedFolder(tmp_path).caption(1, np.random.default_rng(0)) == "another"
-    assert PreparedFolder(tmp_path).fingerprint != source.fingerprint
+    assert PreparedFolder(tmp_path, "nearest").caption(1, np.random.default_rng(0)) == "another"
+    assert PreparedFolder(tmp_path, "nearest").fingerprint != source.fingerprint
+
+
+def test_assets_prepared_in_another_way_than_the_recipe_has(tmp_path: Path) -> None:
+    store_prepared(tmp_path / "a.npz", made_asset(0))
+    source = open_sources({"assets": [str(tmp_path)]}, cache=None, gathering="average").assets[0]
+    wanted = r"have their colours by nearest, the recipe wants average; prepare it again with --gathering average"
+    with pytest.raises(SampleError, match=wanted):
+        source.asset(0)
+    with pytest.raises(TrainingError, match=rf"a.npz: .*{wanted}"):
+        load_validation({"assets": [str(tmp_path)]}, print, labelled_side=64, gathering="average")
 
 
 def test_reconstructions_come_with_their_assets_pictures(tmp_path: Path) -> None:
@@ -263,20 +282,21 @@ def _place(cameras: tuple[Camera, ...], camera: Camera) -> int:
 
 
 def test_meshes_are_prepared_when_they_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atoken.training.data.prepare.Preparation", lambda: QUICK)
+    monkeypatch.setattr("atoken.training.data.prepare.Preparation", quick)
     library, cache = write_library(tmp_path / "library.zip"), tmp_path / "cache"
-    source = open_sources({"assets": [str(library)]}, cache=cache).assets[0]
+    source = open_sources({"assets": [str(library)]}, cache=cache, gathering="visible").assets[0]
     assert isinstance(source, MeshFolder)
     assert not cache.exists()
     assert source.caption(1, np.random.default_rng(0)) == "a 3D model of a TV"
     asset = source.asset(1)
+    assert asset.gathering == "visible"
     assert [path.suffix for path in cache.rglob("*.*")] == [".npz"]
     monkeypatch.setattr("atoken.training.data.prepare.prepare", None)
     np.testing.assert_array_equal(source.asset(1).features, asset.features)
 
 
 def test_broken_meshes_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atoken.training.data.prepare.Preparation", lambda: QUICK)
+    monkeypatch.setattr("atoken.training.data.prepare.Preparation", quick)
     folder = tmp_path / "meshes"
     write_cube(folder)
     (folder / "bad.obj").write_text("v 0 0 0\nf 1 2 3\n")

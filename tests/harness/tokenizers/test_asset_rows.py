@@ -185,6 +185,16 @@ def test_the_card_names_the_decoder_and_the_way(folder: Path, decoder: Path) -> 
     assert card.title == f"{plain.title} (gathering average)"
 
 
+def test_a_model_is_shown_what_it_was_trained_on(folder: Path, tmp_path: Path) -> None:
+    model = AToken.from_pretrained(folder)
+    model.config = replace(model.config, gathering="visible")
+    model.save_pretrained(tmp_path / "visible")
+    plain = adapter(tmp_path / "visible").card
+    assert plain.settings["assets"] == {"occupancy": "depth", "gathering": "visible"}
+    assert "gathering" not in plain.title
+    assert adapter(tmp_path / "visible", gathering="nearest").card.title.endswith("(gathering nearest)")
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
