@@ -164,7 +164,7 @@ class Trainer:
 
     def _batches_ahead(self) -> Generator[Batch, None, None]:
         tasks = ((name, step) for step in range(self.step, self.stage.steps) for name in tasks_of(self.stage, step))
-        return load_ahead(self.batches, tasks, workers=self.run_.workers, ahead=4)
+        return load_ahead(self.batches, tasks, workers=self.run_.workers)
 
     def _train_step(self, ahead: Iterator[Batch], meter: Meter) -> Callable[[], dict[str, Any]]:
         """One step; the line about it is put together only if it is wanted, since that waits for the device."""

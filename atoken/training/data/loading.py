@@ -14,16 +14,17 @@ from atoken.training.errors import TrainingError
 
 __all__ = ["load_ahead"]
 
+AHEAD = 4
+"""Batches that each worker has ready or in the making. Some take a hundred times as long as others (clips made of
+photographs), and they come in order: with one each, all wait for the slowest."""
 
-def load_ahead(
-    batches: Batches, plan: Iterable[tuple[str, int]], *, workers: int, ahead: int
-) -> Generator[Batch, None, None]:
+
+def load_ahead(batches: Batches, plan: Iterable[tuple[str, int]], *, workers: int) -> Generator[Batch, None, None]:
     """The batches of a plan.
 
     Args:
         plan: (task, step) of each, in order.
         workers: processes; 0 reads here, when a batch is asked for.
-        ahead: batches that are ready or in the making at any time, at least one for each worker.
 
     Raises:
         TrainingError: as `Batches.batch`, where its batch would have come.
@@ -37,7 +38,7 @@ def load_ahead(
         batch_size=None,
         sampler=plan,  # any iterable of keys does
         num_workers=workers,
-        prefetch_factor=max(1, -(-ahead // workers)),
+        prefetch_factor=AHEAD,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_begin,
     )

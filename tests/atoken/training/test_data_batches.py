@@ -62,14 +62,14 @@ def test_packs_hold_the_samples_in_order_within_the_limit(task: str, step: int, 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_workers_change_nothing(workers: int) -> None:
     plan = [(task, step) for step in range(4) for task in TASKS]
-    ahead = list(load_ahead(batches(), plan, workers=workers, ahead=4))
+    ahead = list(load_ahead(batches(), plan, workers=workers))
     assert [batch.task for batch in ahead] == [task for task, _ in plan]
-    here = list(load_ahead(batches(), plan, workers=0, ahead=4))
+    here = list(load_ahead(batches(), plan, workers=0))
     assert [items(batch) for batch in ahead] == [items(batch) for batch in here]
 
 
 def test_reading_ahead_can_be_stopped() -> None:
-    ahead = load_ahead(batches(), (("image_recon", step) for step in range(10**9)), workers=2, ahead=4)
+    ahead = load_ahead(batches(), (("image_recon", step) for step in range(10**9)), workers=2)
     assert [next(ahead).task for _ in range(3)] == ["image_recon"] * 3
     ahead.close()
 
@@ -133,7 +133,7 @@ def test_nothing_but_broken_samples_ends_the_run() -> None:
     with pytest.raises(TrainingError, match=r"image_recon: 20 samples in a row .* the last bad/\d: is broken; mend"):
         batches(sources, plan).batch("image_recon", 0)
     with pytest.raises(TrainingError, match=r"20 samples in a row"):
-        list(load_ahead(batches(sources, plan), [("image_recon", 0)], workers=1, ahead=1))
+        list(load_ahead(batches(sources, plan), [("image_recon", 0)], workers=1))
 
 
 def test_samples_too_small_for_a_step_are_passed_over_silently() -> None:
