@@ -17,14 +17,15 @@ def build_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.AdamW:
     """AdamW in groups by learning rate and decay.
 
     The blocks' matrices decay; what stands at the two ends (input and output layers, norms, positions, the probe, scale
-    and bias of scores) does not, and learns at `io_lr_ratio`. The encoder learns at `encoder_lr_ratio` of either.
+    and bias of scores) does not, and learns at `io_lr_ratio`. The encoder learns at `encoder_lr_ratio` of either. The
+    Gaussian decoder, which starts from nothing with few steps to come, learns at the full rate.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         inner = (".blocks." in name or ".head." in name) and name.endswith(".weight") and parameter.ndim == 2
-        ratio = 1.0 if inner else settings.io_lr_ratio
+        ratio = 1.0 if inner or ".gaussian_decoder." in name else settings.io_lr_ratio
         if ".encoder." in name:
             ratio *= settings.encoder_lr_ratio
         groups.setdefault((ratio, settings.weight_decay if inner else 0.0), []).append(parameter)
