@@ -116,7 +116,7 @@ def encode(
         "token_budget": token_budget,
         "space_tiles": None if space is None else asdict(space),
     }
-    recipe = recipe or Recipe()
+    recipe = recipe or Recipe(gathering=network.config.gathering)
     work = Work("encode", inputs, recipe, view_cache)
     if work.has_assets:
         settings["assets"] = {"renderer": RENDERER, **asdict(recipe)}
@@ -226,6 +226,7 @@ def embed(
         return [*model.network.embed([item.content for item in items], fit=fit).cpu().numpy()]
 
     paths, vectors = [], []
+    recipe = recipe or Recipe(gathering=model.network.config.gathering)
     with Work("embed", inputs, recipe, view_cache) as work:
         for item, vector in work.compute(compute, model.network.config.patch, token_budget):
             paths.append(item.path.as_posix())

@@ -42,6 +42,7 @@ _TERMS = {
     "clip": "CLIP",
     "kl": "KL",
     "log_mse": "log of the squared error",
+    "pictures_log_mse": "log of the pictures' squared error",
     "voxels": "L1 of voxels",
     "semantic": "semantic",
     "adversarial": "adversarial, balanced",

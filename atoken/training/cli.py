@@ -47,7 +47,11 @@ def train(
     workers: Annotated[int | None, typer.Option(help="Processes that read data; by default the CPUs less one.")] = None,
     pretrained: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="SigLIP2 weights, for recipes that start from or learn from them."),
+        typer.Option(
+            metavar="PATH",
+            help="SigLIP2 weights, for recipes that start from or learn from them; a tokenizer, for those that go on "
+            "from one (start: atoken).",
+        ),
     ] = None,
     text: Annotated[
         Path | None, typer.Option(metavar="PATH", help="SigLIP2's text tower, where the recipe names it.")

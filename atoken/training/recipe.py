@@ -28,12 +28,13 @@ __all__ = [
     "demand",
 ]
 
-Start = Literal["random", "pca", "siglip2"]
+Start = Literal["random", "pca", "siglip2", "atoken"]
 View = Literal["whole", "crop", "resized-crop"]
 GramForm = Literal["G1", "G2", "G3"]
 Directions = Literal["image-to-text", "both"]
 Precision = Literal["float32", "bfloat16"]
 Text = Literal["none", "sentence", "siglip2"]
+Trained = Literal["all", "gaussian-decoder"]
 
 IMAGE_TEXT = "image_text"
 """The task of every step."""
@@ -185,6 +186,7 @@ class Stage:
         latents: channels of the posterior's mean.
         frames: of a patch: 1 while a model sees images alone and need not carry weights for other frames, 4 after.
         discrete: whether the latents pass through FSQ.
+        trained: "gaussian-decoder" leaves the tokenizer as it is.
         tasks: by name, see `TASKS`.
     """
 
@@ -194,8 +196,16 @@ class Stage:
     frames: int
     tasks: Mapping[str, ImageTask | VideoTask | AssetTask]
     discrete: bool = False
+    trained: Trained = "all"
 
     def __post_init__(self) -> None:
+        _is_choice(f"{self.name}.trained", self.trained, Trained)
+        demand(
+            self.trained == "all" or set(self.tasks) == {"asset_recon"},
+            f"{self.name}.tasks",
+            sorted(self.tasks),
+            "asset_recon alone where the Gaussian decoder alone is trained",
+        )
         demand(isinstance(self.steps, int) and self.steps >= 1, f"{self.name}.steps", self.steps, "1 or more")
         demand(self.latents >= 1, f"{self.name}.latents", self.latents, "1 or more")
         demand(self.frames in (1, 4), f"{self.name}.frames", self.frames, "1 or 4")
@@ -259,7 +269,8 @@ class Losses:
         reconstruction, semantic, kl: of eq. 4.
         l1, lpips, gram, clip: of eq. 6; the last three need trunks of the user's and act on images alone. At 0 a
             term is not computed and its trunk not needed.
-        log_mse: of the logarithm of each item's squared error, which is PSNR in other units; not in the paper.
+        log_mse: of the logarithm of an image's or clip's squared error, which is PSNR in other units; not in the paper.
+        pictures_log_mse: the same of an asset's pictures.
         voxels: of the L1 between an asset's voxels and their reconstruction, beside that of its pictures; not in the
             paper.
         gram_form: see `atoken.training.losses.gram`.
@@ -278,6 +289,7 @@ class Losses:
     gram: float = 1e3
     clip: float = 1.0
     log_mse: float = 0.0
+    pictures_log_mse: float = 0.0
     voxels: float = 0.0
     gram_form: GramForm = "G1"
     distillation: bool = True
@@ -324,9 +336,10 @@ class Recipe:
     Attributes:
         name: of the recipe.
         model: shape of the model, a name of `atoken.config.PRESETS`.
-        start: "siglip2" takes weights of the user's, "pca" the principal components of the training patches. After it a
-            stage that goes from 1 frame to 4 and has one latent more begins with the components of clips beside those
-            of images, see `atoken.training.start.clips`.
+        start: "siglip2" takes weights of the user's, "atoken" a tokenizer of theirs (an official checkpoint, or what
+            another run made), "pca" the principal components of the training patches. After the last a stage that goes
+            from 1 frame to 4 and has one latent more begins with the components of clips beside those of images, see
+            `atoken.training.start.clips`.
         latent_std: of the posterior at a start from the PCA, whose latents have about unit variance.
         seed: of weights, samples and latent noise; with stage and step it decides every batch.
         precision: of the network's arithmetic (autocast); weights, losses and averages are float32.

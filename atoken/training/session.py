@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import yaml
 
+from atoken.config import preset
 from atoken.files import replacing
 from atoken.training.alignment import Alignment
 from atoken.training.data import PATCH, Batches, open_sources
@@ -199,14 +200,20 @@ class _Session:
         )
 
     def _head(self) -> TextHead | None:
-        if not any(task.endswith("_text") for stage in self.recipe.stages for task in stage.tasks):
-            return None
-        from atoken.config import preset
         from atoken.text import TextHead, load_tower
+        from atoken.text.head import CONFIG_NAME
 
-        width = preset(self.recipe.model).encoder.width
-        tower = load_tower(self.recipe.text, self.inputs.text, cache=self.inputs.cache)
-        return TextHead.fitted(tower, self.sources.captions(), width)
+        recipe, given = self.recipe, self.inputs.pretrained
+        aligned = any(task.endswith("_text") for stage in recipe.stages for task in stage.tasks)
+        own = None
+        if recipe.start == "atoken" and given is not None and (given / CONFIG_NAME).is_file():
+            own = TextHead.from_pretrained(given)  # goes with the model also where nothing is aligned
+        if not aligned:
+            return own
+        tower = load_tower(recipe.text, self.inputs.text, cache=self.inputs.cache)
+        if own is not None:
+            return own.with_tower(tower)
+        return TextHead.fitted(tower, self.sources.captions(), preset(recipe.model).encoder.width)
 
     def _alignment(self) -> Alignment | None:
         if self.head is None:

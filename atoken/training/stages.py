@@ -14,6 +14,7 @@ from torch import Tensor
 
 from atoken.assets.gaussian_decoder import GaussianDecoderConfig
 from atoken.config import preset
+from atoken.errors import CheckpointError
 from atoken.tokenizer import AToken
 from atoken.training.checkpoints import Checkpoints
 from atoken.training.data import Batches, Pack, Sources
@@ -23,7 +24,7 @@ from atoken.training.start.basis import fit_basis
 from atoken.training.start.clips import refit
 from atoken.training.start.grow import with_clips, with_frames, with_latents, with_quantizer
 from atoken.training.start.pca import initialise
-from atoken.training.trainee import BIAS, LOG_SCALE, Trainee
+from atoken.training.trainee import Trainee
 from atoken.training.trainer import Run, Trainer
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Stages:
     Attributes:
         head: text tower and projection, saved beside each model so that its vectors can be compared with texts; None
             where no stage has a text task.
-        pretrained: weights of a SigLIP2 encoder, for recipes that start from them.
+        pretrained: weights of a SigLIP2 encoder or a whole tokenizer, for recipes that start from them.
     """
 
     run: Run
@@ -124,11 +125,16 @@ class Stages:
         """The model that a stage starts with, in the stage's shape."""
         stage = self.run.recipe.stages[index]
         if index == 0:
-            return self._first(stage)
-        before = stage_folder(self.out, index - 1) / MODEL
-        if not before.is_dir():
-            raise TrainingError(f"{before}: no such folder; stage {index + 1} starts from the model of stage {index}")
-        model = AToken.from_pretrained(before)
+            if self.run.recipe.start != "atoken":
+                return self._first(stage)
+            model = self._given()
+        else:
+            before = stage_folder(self.out, index - 1) / MODEL
+            if not before.is_dir():
+                raise TrainingError(
+                    f"{before}: no such folder; stage {index + 1} starts from the model of stage {index}"
+                )
+            model = AToken.from_pretrained(before)
         if self._starts_clips(model, stage):
             images = fit_basis(pack.patches() for pack in self._first_packs(0, "image_recon"))
             packs = list(self._first_packs(index, "video_recon"))  # bytes; drawing clips takes longer than both fits
@@ -141,6 +147,21 @@ class Stages:
             model = with_latents(model, stage.latents)
         if stage.discrete and model.quantizer is None:
             model = with_quantizer(model)
+        return model
+
+    def _given(self) -> AToken:
+        """The user's tokenizer, of the shape that the recipe names."""
+        recipe, path = self.run.recipe, self.pretrained
+        if path is None:
+            raise TrainingError(f"recipe {recipe.name} starts from a tokenizer: give one with --pretrained PATH")
+        try:
+            model = AToken.from_pretrained(path, preset=recipe.model if path.is_file() else None)
+        except CheckpointError as error:
+            raise TrainingError(str(error)) from None
+        shape, wanted = model.config, preset(recipe.model)
+        if (shape.encoder, shape.decoder) != (wanted.encoder, wanted.decoder):
+            raise TrainingError(f"{path}: is no {recipe.model}, which recipe {recipe.name} trains; set model")
+        model.config = replace(shape, gathering=recipe.gathering)
         return model
 
     def _starts_clips(self, model: AToken, stage: Stage) -> bool:
@@ -187,7 +208,7 @@ class Stages:
         if self.head is None:
             return {}
         if index == 0:
-            return {"log_scale": LOG_SCALE, "bias": BIAS}
+            return {"log_scale": self.head.log_scale, "bias": self.head.bias}
         from atoken.text import TextHead
 
         before = TextHead.from_pretrained(stage_folder(self.out, index - 1) / MODEL)

@@ -75,7 +75,10 @@ def reconstruct(
     rebuilt = model.forward_decoder(tokens.with_features(latents), plan, channels=pack.values.shape[1]).float()
     if pack.renders is not None:
         assert model.gaussian_decoder is not None
-        terms["l1"] = _pictures(model.gaussian_decoder, rebuilt, tokens, pack.renders)
+        absolute, squared = _pictures(model.gaussian_decoder, rebuilt, tokens, pack.renders)
+        terms["l1"] = absolute.sum()
+        if losses.pictures_log_mse:
+            terms["pictures_log_mse"] = (squared + MSE_FLOOR).log().sum()
         if losses.voxels:
             terms["voxels"] = l1(rebuilt, tokens.features, tokens.lengths).sum()
         return terms
@@ -93,14 +96,16 @@ def reconstruct(
     return terms
 
 
-def _pictures(decoder: GaussianDecoder, voxels: Tensor, tokens: SparseTokens, renders: Renders) -> Tensor:
-    """Sum over assets of the mean absolute difference of their pictures, on black and on white.
+def _pictures(
+    decoder: GaussianDecoder, voxels: Tensor, tokens: SparseTokens, renders: Renders
+) -> tuple[Tensor, Tensor]:
+    """Mean absolute and mean squared difference of each asset's pictures, [N] each, on black and on white.
 
     Colours are compared in [-1, 1] as those of images are. Two backgrounds, so that a hole is not taken for black.
     """
     places = tokens.coords[:, 1:].long()
     raw = decoder(voxels, places, tokens.lengths)
-    total: Tensor = torch.zeros((), device=raw.device)
+    absolute, squared = [], []
     size = renders.pictures.shape[-2]
     parts = zip(*(torch.split(rows, list(tokens.lengths)) for rows in (raw, places)), strict=True)
     # The rasteriser needs float32 whatever the network computes in.
@@ -109,10 +114,12 @@ def _pictures(decoder: GaussianDecoder, voxels: Tensor, tokens: SparseTokens, re
             gaussians = decoder.gaussians(part, place)
             drawn = splat.render_views(gaussians, cameras, size, size)
             wanted = pictures.to(drawn.device).float() / 255.0
-            black = (drawn[..., :3] - wanted[..., :3]).abs()
-            white = (splat.over(drawn, (1.0, 1.0, 1.0)) - splat.over(wanted, (1.0, 1.0, 1.0))).abs()
-            total = total + black.mean() + white.mean()  # the mean of the two, times 2 for the range of [-1, 1]
-    return total
+            black = drawn[..., :3] - wanted[..., :3]
+            white = splat.over(drawn, (1.0, 1.0, 1.0)) - splat.over(wanted, (1.0, 1.0, 1.0))
+            # The means of the two, times 2 and 4 for the range of [-1, 1].
+            absolute.append(black.abs().mean() + white.abs().mean())
+            squared.append(2.0 * (black.square().mean() + white.square().mean()))
+    return torch.stack(absolute), torch.stack(squared)
 
 
 def align(trainee: Trainee, tokens: SparseTokens, aligned: Aligned, *, plan: Plan, losses: Losses) -> Terms:
@@ -130,7 +137,7 @@ def align(trainee: Trainee, tokens: SparseTokens, aligned: Aligned, *, plan: Pla
 
 def weigh(terms: Terms, losses: Losses) -> Tensor:
     """The weighted sum of eq. 4 and eq. 6."""
-    within = {"l1", "lpips", "gram", "clip", "log_mse", "voxels"}
+    within = {"l1", "lpips", "gram", "clip", "log_mse", "pictures_log_mse", "voxels"}
     parts = []
     for name, value in terms.items():
         weight = getattr(losses, name) * (losses.reconstruction if name in within else 1.0)

@@ -255,6 +255,8 @@ class Trainer:
 
     def _freeze_unused(self) -> None:
         """Nothing but text tasks reaches the pooling head and the scores, nothing but assets the Gaussian decoder."""
+        if self.stage.trained == "gaussian-decoder":
+            self.trainee.requires_grad_(False)
         aligned = any(task.endswith("_text") for task in self.stage.tasks)
         self.trainee.tokenizer.encoder.head.requires_grad_(aligned)
         self.trainee.log_scale.requires_grad_(aligned)

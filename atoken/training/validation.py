@@ -26,7 +26,7 @@ from atoken.media import MediaError, is_video
 from atoken.text import TextTower, accuracy, class_vectors
 from atoken.text.prompts import class_name
 from atoken.tokenizer import AToken
-from atoken.training.data import Prepared, center_crop, gathered, load_photos, load_prepared
+from atoken.training.data import Prepared, center_crop, check_gathering, load_photos, load_prepared
 from atoken.training.errors import TrainingError
 
 __all__ = ["Labelled", "Validation", "load_validation", "mean_psnr", "psnr"]
@@ -169,7 +169,9 @@ def load_validation(
             say(f"skipped {reason}")
     clips = dict(_clip(path) for name in given.get("videos", ()) for path in _videos(Path(name)))
     files = [path for name in given.get("assets", ()) for path in _prepared(Path(name))]
-    assets = [gathered(load_prepared(path), gathering, path) for path in files]
+    assets = [load_prepared(path) for path in files]
+    for path, asset in zip(files, assets, strict=True):
+        check_gathering(path, asset.gathering, gathering)
     tables = [_labelled(Path(name), labelled_side) for name in given.get("labelled", ())]
     if len(tables) > 1:
         raise TrainingError("--val labelled: give one table")

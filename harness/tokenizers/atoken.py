@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from atoken.tokenizer import AToken
 
 DEFAULT = "atoken-nano"
-_ALL = "images, meshes and clips, of the sample clips bikes and bigbuckbunny but not carphone"
-# What a packaged model has seen, where it handles more than that or has seen what it may be measured on.
-SEEN = {"atoken-nano": "images only", "atoken-nano-all": _ALL, "atoken-nano-d": _ALL}
+_DATA = "images, meshes and clips, of the sample clips bikes and bigbuckbunny but not carphone"
+# What a packaged model has seen, where it has seen what it may be measured on.
+SEEN = {"atoken-nano": _DATA, "atoken-nano-d": _DATA}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -189,7 +189,7 @@ def create(
     model = AToken.from_pretrained(name, preset=preset, gaussians=gaussians, device=device, dtype=DTYPES[dtype])
     texts = {"stride_frames": stride_frames, "cache_frames": cache_frames, "space_tiles": space_tiles}
     options = VideoOptions.read(model.config, **texts)
-    assets = AssetOptions.read(occupancy=occupancy, gathering=gathering)
+    assets = AssetOptions.read(model.config, occupancy=occupancy, gathering=gathering)
     published = published_as(model.config)
     if published is not None and published.images_only:
         if given := [option for option, text in texts.items() if text is not None]:
@@ -213,7 +213,7 @@ def _wide_card(
 ) -> TokenizerCard:
     """Of a model that takes videos and assets too."""
     card, space = image_card(name, config), options.space
-    unlike = ", ".join(filter(None, (options.unlike(config), assets.unlike())))
+    unlike = ", ".join(filter(None, (options.unlike(config), assets.unlike(config))))
     return replace(
         card,
         title=f"{card.title} ({unlike})" if unlike else card.title,

@@ -7,7 +7,7 @@ from atoken.training.data.batches import Batches
 from atoken.training.data.loading import load_ahead
 from atoken.training.data.pack import Batch, Pack, Renders
 from atoken.training.data.photos import PATCH, Photos, center_crop, load_photos, patches
-from atoken.training.data.prepared import Prepared, gathered, load_prepared
+from atoken.training.data.prepared import Prepared, check_gathering, load_prepared
 from atoken.training.data.source import Source
 from atoken.training.data.sources import Sources, open_sources
 
@@ -22,7 +22,7 @@ __all__ = [
     "Source",
     "Sources",
     "center_crop",
-    "gathered",
+    "check_gathering",
     "load_ahead",
     "load_photos",
     "load_prepared",

@@ -10,7 +10,7 @@ import numpy as np
 from atoken.config import Gathering
 from atoken.training.data.captions import Captions, chosen, listed_captions
 from atoken.training.data.mesh_listing import list_meshes
-from atoken.training.data.prepared import Prepared, gathered, load_captions, load_prepared
+from atoken.training.data.prepared import Prepared, check_gathering, load_heading, load_prepared
 from atoken.training.data.source import AssetSource, SampleError, fingerprint_of
 from atoken.training.errors import TrainingError
 
@@ -27,18 +27,26 @@ class PreparedFolder(AssetSource):
         """List the folder and read the captions.
 
         Args:
-            gathering: that the recipe wants; assets prepared in another way are refused when they are drawn.
+            gathering: that the recipe wants.
 
         Raises:
-            TrainingError: no such file in it.
+            TrainingError: no such file in it, none that can be read, or one that was prepared in another way.
         """
-        self._gathering = gathering
         self.name = str(folder)
         self._files = sorted(path for path in folder.glob("*.npz") if not path.name.startswith("."))
         if not self._files:
             raise TrainingError(f"{folder}: no prepared asset (.npz) in it; make them with atoken prepare")
         listed = listed_captions(folder)
-        self._captions = [listed.get(path.name) or _captions(path) for path in self._files]
+        headings = [_heading(path) for path in self._files]
+        if all(isinstance(heading, TrainingError) for heading in headings):
+            raise next(heading for heading in headings if isinstance(heading, TrainingError))
+        self._captions = []
+        for path, heading in zip(self._files, headings, strict=True):
+            own: tuple[str, ...] = ()
+            if not isinstance(heading, TrainingError):
+                own, found = heading
+                check_gathering(path, found, gathering)
+            self._captions.append(listed.get(path.name) or own)
         self.captioned = any(self._captions)
         sizes = [path.stat().st_size for path in self._files]
         self.fingerprint = fingerprint_of(zip((path.name for path in self._files), sizes, self._captions, strict=True))
@@ -68,16 +76,16 @@ class PreparedFolder(AssetSource):
     def _read(self, index: int) -> Prepared | str:
         path = self._files[index]
         try:
-            return gathered(load_prepared(path), self._gathering, path)
+            return load_prepared(path)
         except TrainingError as error:
             return str(error).removeprefix(f"{path}: ")
 
 
-def _captions(path: Path) -> tuple[str, ...]:
+def _heading(path: Path) -> tuple[tuple[str, ...], str] | TrainingError:
     try:
-        return load_captions(path)
-    except TrainingError:
-        return ()  # told when the asset is drawn
+        return load_heading(path)
+    except TrainingError as error:
+        return error  # told when the asset is drawn
 
 
 class MeshFolder(AssetSource):

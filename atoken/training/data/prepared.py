@@ -30,7 +30,7 @@ from atoken.files import replacing
 from atoken.tokens import VOXEL_GRID
 from atoken.training.errors import TrainingError
 
-__all__ = ["Prepared", "gathered", "load_captions", "load_prepared", "store_prepared"]
+__all__ = ["Prepared", "check_gathering", "load_heading", "load_prepared", "store_prepared"]
 
 FORMAT = 2
 CHANNELS = 768
@@ -123,28 +123,27 @@ def load_prepared(path: Path) -> Prepared:
         )
 
 
-def gathered(asset: Prepared, gathering: str, path: Path) -> Prepared:
-    """The asset, if its voxels have their colours in this way.
-
-    Raises:
-        TrainingError: they have them in another.
-    """
-    if asset.gathering != gathering:
-        raise TrainingError(
-            f"{path}: its voxels have their colours by {asset.gathering}, the recipe wants {gathering}; prepare it "
-            f"again with --gathering {gathering}, or set gathering={asset.gathering}"
-        )
-    return asset
-
-
-def load_captions(path: Path) -> tuple[str, ...]:
-    """The captions of an asset alone.
+def load_heading(path: Path) -> tuple[tuple[str, ...], str]:
+    """The captions of an asset and its gathering alone.
 
     Raises:
         TrainingError: as `load_prepared`.
     """
     with _opened(path) as file:
-        return _texts(file)
+        return _texts(file), str(file["gathering"])
+
+
+def check_gathering(path: Path, own: str, wanted: str) -> None:
+    """Refuse an asset whose voxels have their colours in another way than a recipe wants.
+
+    Raises:
+        TrainingError: they have; names the file and both ways.
+    """
+    if own != wanted:
+        raise TrainingError(
+            f"{path}: its voxels have their colours by {own}, the recipe wants {wanted}; prepare it again with "
+            f"--gathering {wanted}, or set gathering={own}"
+        )
 
 
 def _texts(file: Any) -> tuple[str, ...]:

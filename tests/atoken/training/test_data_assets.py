@@ -250,12 +250,20 @@ def test_a_folder_of_prepared_assets(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_assets_prepared_in_another_way_than_the_recipe_has(tmp_path: Path) -> None:
     store_prepared(tmp_path / "a.npz", made_asset(0))
-    source = open_sources({"assets": [str(tmp_path)]}, cache=None, gathering="average").assets[0]
-    wanted = r"have their colours by nearest, the recipe wants average; prepare it again with --gathering average"
-    with pytest.raises(SampleError, match=wanted):
-        source.asset(0)
-    with pytest.raises(TrainingError, match=rf"a.npz: .*{wanted}"):
+    wanted = (
+        r"a.npz: its voxels have their colours by nearest, the recipe wants average; prepare it again with --gather"
+    )
+    with pytest.raises(TrainingError, match=wanted):
+        open_sources({"assets": [str(tmp_path)]}, cache=None, gathering="average")
+    with pytest.raises(TrainingError, match=wanted):
         load_validation({"assets": [str(tmp_path)]}, print, labelled_side=64, gathering="average")
+
+
+def test_a_folder_of_which_nothing_can_be_read_says_why(tmp_path: Path) -> None:
+    for name in ("a.npz", "b.npz"):
+        np.savez(tmp_path / name, format=np.array(1))
+    with pytest.raises(TrainingError, match=r"a.npz: is of format 1, this version reads 2; prepare it again"):
+        open_sources({"assets": [str(tmp_path)]}, cache=None)
 
 
 def test_reconstructions_come_with_their_assets_pictures(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from atoken.training.recipe import TASKS, Recipe
 from atoken.training.recipe_files import load_recipe
 from atoken.training.session import Inputs, run_session
 from atoken.training.start.clips import held
+from atoken.training.start.gaussians import start_gaussians
 from tests.atoken.training.pictures import picture
 from tests.atoken.training.samples import made_asset
 
@@ -60,6 +61,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
     changes = [
         "model=four-test", "precision=float32", "log_every=1", "checkpoint_every=3", "pack_tokens=256",
         "gaussian_decoder={width: 32, blocks: 1, heads: 2, mlp: 32, gaussians: 2}", "optimizer.lr=1e-4",
+        "gathering=nearest",
     ]  # fmt: skip
     for stage, steps in zip(STAGES, (2, 3, 5, 5), strict=True):
         of_it = f"stages.{stage}"
@@ -176,3 +178,38 @@ def test_a_run_that_is_cut_off_among_all_tasks_goes_on_to_the_bit(
         for run in (given, cut)
     )
     assert whole == resumed
+
+
+def test_the_gaussian_decoder_alone_of_a_given_tokenizer(recipe: Recipe, given: Inputs, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    start = tmp_path / "start"
+    AToken(SMALL).save_pretrained(start)
+    head = TextHead.fitted(Words(), ["one", "two", "three"], HALF.width).with_scores(2.0, -3.0)
+    head.save_pretrained(start)
+    changes = [
+        f"model={SMALL.name}", "gathering=nearest", "log_every=1", "stages.gaussians.steps=2",
+        "gaussian_decoder={width: 32, blocks: 1, heads: 2, mlp: 32, gaussians: 2}",
+        "stages.gaussians.tasks.asset_recon.render_size=16",
+    ]  # fmt: skip
+    alone = load_recipe("nano-gaussians", overrides=changes)
+    with pytest.raises(
+        TrainingError, match="recipe nano-gaussians starts from a tokenizer: give one with --pretrained"
+    ):
+        run_session(alone, range(1), given, device="cpu", say=print)
+    assert run_session(alone, range(1), replace(given, pretrained=start), device="cpu", say=print)
+    folder = given.out / "stage-1" / "model"
+    before, after = AToken.from_pretrained(start), AToken.from_pretrained(folder)
+    for name, value in before.state_dict().items():
+        assert torch.equal(after.get_parameter(name), value), name
+    assert after.gaussian_decoder is not None
+    fresh = start_gaussians(after.gaussian_decoder.config, seed=alone.seed)
+    assert not torch.equal(after.gaussian_decoder.out_layer.weight, fresh.out_layer.weight)
+    # What reads its vectors goes with it.
+    again = TextHead.from_pretrained(folder)
+    assert (again.fingerprint, again.log_scale, again.bias) == (head.fingerprint, 2.0, -3.0)
+
+    other = replace(SMALL, decoder=replace(HALF, blocks=2))
+    AToken(other).save_pretrained(tmp_path / "other")
+    elsewhere = replace(given, pretrained=tmp_path / "other", out=tmp_path / "elsewhere")
+    with pytest.raises(TrainingError, match=r"other: is no four-test, which recipe nano-gaussians trains; set model"):
+        run_session(alone, range(1), elsewhere, device="cpu", say=print)
