@@ -64,7 +64,8 @@ def config_of(header: Mapping[str, Any]) -> ATokenConfig:
     }
     config = ATokenConfig(
         name=str(header["base_config"]),
-        **halves,
+        encoder=halves["encoder"],
+        decoder=halves["decoder"],
         latent_channels=arch["latent_channels"],
         patch=tuple(arch["patch_size"]),
         # Files of 3D objects do not tell it: an object has one time step.

@@ -20,8 +20,9 @@ from atoken.assets.asset import Asset
 from atoken.assets.cameras import hammersley_views
 from atoken.assets.mesh import Material, Mesh, Texture, normalised
 from atoken.assets.render import Renderer, RenderSettings, render_views
-from atoken.assets.voxel_features import Gathering, patches_of_views, voxel_features
+from atoken.assets.voxel_features import patches_of_views, voxel_features
 from atoken.assets.voxels import occupied_by_mesh, occupied_by_points, unprojected
+from atoken.config import Gathering
 from atoken.patches import pack_pixels
 
 T = TypeVar("T")
