@@ -72,10 +72,10 @@ class Network(nn.Module):
             name_or_path: a folder written by `save_pretrained`, an official `.pt` file, a
                 `.safetensors` file, or the name of a model inside this package ("atoken-nano").
             preset: which model the file holds, where neither a config beside it nor its shapes
-                say: "so-c", "so-c-s1", "so-d", "base", "nano", "nano-image" or "pico".
+                say: "so-c", "so-c-s1", "so-d", "base", "nano" or "pico".
             gaussians: a Gaussian decoder to attach, as `GaussianDecoder.from_pretrained` takes it: the release's
                 `3d_decode_gs.pt` for example. If not given, that which `save_pretrained` wrote into the same
-                folder, and none where there is none, as in the packaged "atoken-nano"; "atoken-nano-all" has one.
+                folder (the packaged models have one), and none where there is none.
             dtype: of the weights in memory, whatever is stored.
 
         Raises:

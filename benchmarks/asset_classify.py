@@ -14,7 +14,7 @@ EXPERIMENT = Experiment(
     datasets=("samples", "toys4k"),
     protocols=("sentences", "one-sentence", "bare", "all-assets", "views-12", "views-4", "preview"),
     defaults={"samples": "preview"},
-    tokenizers=("atoken:atoken-nano-all",),
+    tokenizers=("atoken:atoken-nano",),
     runner="harness.runner:run",
     needs="Toys4k meshes (TRELLIS's 3,229 or all 4,000), a checkpoint, the SigLIP2 text tower",
 )

@@ -20,7 +20,7 @@ EXPERIMENT = Experiment(
     datasets=("samples", "toys4k", "folder"),
     # Those of Cycles need a Python with bpy; what they measure is lit as TRELLIS's data are.
     protocols=("paper", "trellis", "release", "preview", "paper-cycles", "trellis-cycles"),
-    tokenizers=("identity", "voxel-colour", "atoken:atoken-nano-all"),
+    tokenizers=("identity", "voxel-colour", "atoken:atoken-nano"),
     runner="harness.runner:run",
     needs="Toys4k meshes (TRELLIS's 3,229), a checkpoint with its Gaussian decoder, LPIPS trunk weights",
 )

@@ -26,7 +26,6 @@ EXPERIMENT = Experiment(
         "dct:48",
         "pca:48",
         "atoken:atoken-nano",
-        "atoken:atoken-nano-all",
         "atoken:atoken-nano-d",
     ),
     runner="harness.runner:run",

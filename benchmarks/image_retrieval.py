@@ -23,7 +23,7 @@ EXPERIMENT = Experiment(
     ),
     # The shipped model has learnt names at this side; enlarged pictures are another task to it.
     defaults={"samples": "own-64"},
-    tokenizers=("atoken:atoken-nano-all",),
+    tokenizers=("atoken:atoken-nano",),
     runner="harness.runner:run",
     needs="the test images of COCO and Flickr30k with Karpathy's files, a checkpoint, the SigLIP2 text tower",
 )

@@ -12,7 +12,7 @@ EXPERIMENT = Experiment(
     datasets=("imagenet-val", "classes", "parquet", "imagenet-v2"),
     protocols=("classes-20-256", "classes-10-256", "classes-20-224", "native"),
     defaults={"parquet": "native"},
-    tokenizers=("atoken:atoken-nano-all",),
+    tokenizers=("atoken:atoken-nano",),
     runner="harness.understanding.representation_run:run",
     needs="ImageNet val or another labelled set, the checkpoints of every stage, scikit-learn",
 )

@@ -21,15 +21,14 @@ EXPERIMENT = Experiment(
     protocols=("paper-davis", "paper-tokenbench", "tokenbench", "native", "preview"),
     defaults={"tokenbench": "paper-tokenbench"},
     # 0.09375 bit per pixel is the rate of AToken-So/D (8 codes of 12 bit per 4x16x16 patch), 48 numbers per patch
-    # the latent of AToken-So/C: a floor for each. atoken-nano has been trained on images alone: frame by frame it has
-    # four times the tokens.
+    # the latent of AToken-So/C: a floor for each. Frame by frame atoken-nano has four times the tokens.
     tokenizers=(
         "identity",
         "h264@0.09375",
         "av1@0.09375",
         "dct3d:48",
         "pca3d:48",
-        "atoken:atoken-nano-all",
+        "atoken:atoken-nano",
         "atoken:atoken-nano-d",
         "frames:atoken:atoken-nano",
     ),

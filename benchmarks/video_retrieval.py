@@ -31,7 +31,7 @@ EXPERIMENT = Experiment(
     ),
     # The shipped model has learnt names at this side; enlarged pictures are another task to it.
     defaults={"samples": "own-64"},
-    tokenizers=("atoken:atoken-nano-all",),
+    tokenizers=("atoken:atoken-nano",),
     runner="harness.runner:run",
     needs="the videos of MSR-VTT 1K-A and MSVD with their caption files, a checkpoint, the SigLIP2 text tower",
 )

@@ -315,15 +315,23 @@ _WEIGHTS = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GaussianShape:
-    """Shape of the Gaussian decoder; the defaults are the release's. See `GaussianDecoderConfig`."""
+    """Shape of the Gaussian decoder; the defaults are the release's. See `GaussianDecoderConfig`.
+
+    Attributes:
+        smallest_scale: standard deviation that is added to every Gaussian's in quadrature, where the unit cube is 1;
+            larger where pictures are smaller than the release's, or gaps show beside them. Also that of a decoder that
+            a given tokenizer brings.
+    """
 
     width: int = 768
     blocks: int = 12
     heads: int = 12
     mlp: int = 3072
     gaussians: int = 32
+    smallest_scale: float = 9e-4
 
     def __post_init__(self) -> None:
+        demand(self.smallest_scale > 0, "gaussian_decoder.smallest_scale", self.smallest_scale, "positive")
         for name in ("width", "blocks", "heads", "mlp", "gaussians"):
             value = getattr(self, name)
             demand(isinstance(value, int) and value >= 1, f"gaussian_decoder.{name}", value, "1 or more")

@@ -104,6 +104,8 @@ class Stages:
 
             decoder = start_gaussians(GaussianDecoderConfig(**asdict(recipe.gaussian_decoder)), seed=recipe.seed)
             trainee.tokenizer.attach_gaussians(decoder)
+        if (given := trainee.tokenizer.gaussian_decoder) is not None:
+            given.config = replace(given.config, smallest_scale=recipe.gaussian_decoder.smallest_scale)
         batches = self._batches(index, trainee.tokenizer.config.patch, world.rank, world.size)
         checkpoints = Checkpoints(stage_folder(self.out, index) / "checkpoints", world)
         return Trainer(self.run, index, trainee.to(world.device).train(), batches, checkpoints)

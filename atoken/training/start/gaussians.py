@@ -161,7 +161,8 @@ def _initialise_output(decoder: GaussianDecoder, colours: Tensor, scale: float) 
     wanted = 2 * SPREAD * (points - points.mean(0))
     bias[: 3 * count] = (torch.atanh(wanted / config.reach) - perturbation).flatten()
     deviation = sigma(count) / config.resolution
-    scale_output = _softplus_inverse(math.sqrt(deviation**2 - config.smallest_scale**2))
+    own = max(deviation**2 - config.smallest_scale**2, (0.1 * deviation) ** 2)
+    scale_output = _softplus_inverse(math.sqrt(own))
     bias[6 * count : 9 * count] = scale_output - _softplus_inverse(config.scaling_bias)
     bias[13 * count :] = _logit(OPACITY) - _logit(config.opacity_bias)
 
