@@ -309,7 +309,8 @@ class Losses:
 
 
 _WEIGHTS = (
-    "reconstruction", "semantic", "kl", "l1", "lpips", "gram", "clip", "log_mse", "voxels", "adversarial",
+    "reconstruction", "semantic", "kl", "l1", "lpips", "gram", "clip", "log_mse", "pictures_log_mse", "voxels",
+    "adversarial",
 )  # fmt: skip
 
 

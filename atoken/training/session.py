@@ -23,7 +23,7 @@ from atoken.training.logs import Log, Tracker
 from atoken.training.perceptual import Perceptual, load_perceptual
 from atoken.training.recipe import IMAGE_TEXT, ImageTask, Recipe
 from atoken.training.samples import comparison, save_picture
-from atoken.training.stages import Stages, averaged_model, stage_folder
+from atoken.training.stages import Stages, averaged_model, located, stage_folder
 from atoken.training.trainer import Run, Trainer
 from atoken.training.validation import Validation, load_validation
 
@@ -206,8 +206,10 @@ class _Session:
         recipe, given = self.recipe, self.inputs.pretrained
         aligned = any(task.endswith("_text") for stage in recipe.stages for task in stage.tasks)
         own = None
-        if recipe.start == "atoken" and given is not None and (given / CONFIG_NAME).is_file():
-            own = TextHead.from_pretrained(given)  # goes with the model also where nothing is aligned
+        if recipe.start == "atoken" and given is not None:
+            folder = located(given).weights.parent
+            if (folder / CONFIG_NAME).is_file():
+                own = TextHead.from_pretrained(folder)  # goes with the model also where nothing is aligned
         if not aligned:
             return own
         tower = load_tower(recipe.text, self.inputs.text, cache=self.inputs.cache)

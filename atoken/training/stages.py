@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from atoken.assets.gaussian_decoder import GaussianDecoderConfig
+from atoken.checkpoint import Source, locate
 from atoken.config import preset
 from atoken.errors import CheckpointError
 from atoken.tokenizer import AToken
@@ -30,7 +31,7 @@ from atoken.training.trainer import Run, Trainer
 if TYPE_CHECKING:
     from atoken.text import TextHead
 
-__all__ = ["MODEL", "Stages", "stage_folder"]
+__all__ = ["MODEL", "Stages", "located", "stage_folder"]
 
 MODEL = "model"
 """Folder of a stage's averaged model, in float32: what the next stage starts from."""
@@ -39,6 +40,18 @@ BASIS_PATCHES = 300_000
 """Patches that the PCA of a start is fitted on, at most; 768 components need a few hundred each."""
 BASIS_STEPS = 64
 """Steps whose images they come from, at most."""
+
+
+def located(path: Path) -> Source:
+    """A given tokenizer's files.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    try:
+        return locate(path)
+    except CheckpointError as error:
+        raise TrainingError(f"--pretrained {error}") from None
 
 
 def stage_folder(out: Path, stage: int) -> Path:
@@ -156,10 +169,9 @@ class Stages:
         recipe, path = self.run.recipe, self.pretrained
         if path is None:
             raise TrainingError(f"recipe {recipe.name} starts from a tokenizer: give one with --pretrained PATH")
-        try:
-            model = AToken.from_pretrained(path, preset=recipe.model if path.is_file() else None)
-        except CheckpointError as error:
-            raise TrainingError(str(error)) from None
+        source = located(path)
+        # A file alone need not say what it holds.
+        model = AToken.from_pretrained(path, preset=None if source.config else recipe.model)
         shape, wanted = model.config, preset(recipe.model)
         if (shape.encoder, shape.decoder) != (wanted.encoder, wanted.decoder):
             raise TrainingError(f"{path}: is no {recipe.model}, which recipe {recipe.name} trains; set model")

@@ -192,6 +192,7 @@ def test_the_gaussian_decoder_alone_of_a_given_tokenizer(recipe: Recipe, given: 
         "stages.gaussians.tasks.asset_recon.render_size=16",
     ]  # fmt: skip
     alone = load_recipe("nano-gaussians", overrides=changes)
+    given = replace(given, val={"assets": given.val["assets"]})
     with pytest.raises(
         TrainingError, match="recipe nano-gaussians starts from a tokenizer: give one with --pretrained"
     ):
@@ -208,6 +209,9 @@ def test_the_gaussian_decoder_alone_of_a_given_tokenizer(recipe: Recipe, given: 
     again = TextHead.from_pretrained(folder)
     assert (again.fingerprint, again.log_scale, again.bias) == (head.fingerprint, 2.0, -3.0)
 
+    missing = replace(given, pretrained=tmp_path / "none", out=tmp_path / "elsewhere")
+    with pytest.raises(TrainingError, match=r"--pretrained .*none: no such file or folder; give the path of a check"):
+        run_session(alone, range(1), missing, device="cpu", say=print)
     other = replace(SMALL, decoder=replace(HALF, blocks=2))
     AToken(other).save_pretrained(tmp_path / "other")
     elsewhere = replace(given, pretrained=tmp_path / "other", out=tmp_path / "elsewhere")

@@ -170,5 +170,5 @@ def test_a_model_of_images_takes_videos_frame_by_frame(folder: Path, monkeypatch
 def test_the_packaged_model_says_what_it_has_seen() -> None:
     card = create(None, device="cpu", dtype="float32").card
     assert card.modalities == ("image", "video", "asset")
-    assert "trained on images only" in card.source
+    assert "bikes and bigbuckbunny but not carphone" in card.source
     assert card.paper_row is None
