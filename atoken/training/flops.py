@@ -143,12 +143,15 @@ class GaussianShape(Protocol):
 def step_flops(model: AToken, pack: Pack, *, recompute: bool) -> float:
     """What one forward and backward pass over a pack costs, recomputation included.
 
-    A pack with texts is aligned, one with renders goes on through the Gaussian decoder.
+    A pack with texts is aligned, one with renders goes on through the Gaussian decoder. A tokenizer that is not trained
+    costs its forward pass.
     """
     load = Load.of(segments_of(pack.items, model.config), len(pack.items))
     if pack.texts is not None:
         return align_flops(model.config, load, recompute=recompute).total
     flops = reconstruct_flops(model.config, load, recompute=recompute)
+    if not model.decoder.out_layer.weight.requires_grad:
+        flops = Flops(flops.forward, 0)
     if pack.renders is not None and model.gaussian_decoder is not None:
         import torch
 

@@ -15,7 +15,7 @@ from atoken.training.errors import TrainingError
 from atoken.training.flops import Flops, Load, align_flops, gaussian_flops, reconstruct_flops
 from atoken.training.loads import ASSUMED, Assumptions, Drawn, expected
 from atoken.training.memory import Memory, activations, gaussian_activations, parameters, states
-from atoken.training.recipe import IMAGE_TEXT, AssetTask, ImageTask, Recipe, Stage, VideoTask
+from atoken.training.recipe import IMAGE_TEXT, Recipe, Stage
 from atoken.training.round_robin import shares
 
 __all__ = ["H100", "PAPER_GPU_HOURS", "Plan", "StagePlan", "TaskPlan", "plan", "show_plan"]
@@ -154,8 +154,7 @@ def _stage(recipe: Recipe, index: int, gpus: int, rate: float, assumed: Assumpti
     of_steps = {IMAGE_TEXT: 1.0} if IMAGE_TEXT in stage.tasks else {}
     of_steps |= {name: float(share) for name, share in shares(stage).items()}
     tasks = tuple(
-        _task(recipe, config, name, stage.tasks[name], share=share, gpus=gpus, assumed=assumed)
-        for name, share in of_steps.items()
+        _task(recipe, config, stage, name, share=share, gpus=gpus, assumed=assumed) for name, share in of_steps.items()
     )
     flops = sum(task.share * (task.flops.total + task.frozen) for task in tasks)
     gaussian = recipe.gaussian_decoder if "asset_recon" in stage.tasks else None
@@ -169,13 +168,14 @@ def _stage(recipe: Recipe, index: int, gpus: int, rate: float, assumed: Assumpti
 def _task(
     recipe: Recipe,
     config: ATokenConfig,
+    stage: Stage,
     name: str,
-    task: ImageTask | VideoTask | AssetTask,
     *,
     share: float,
     gpus: int,
     assumed: Assumptions,
 ) -> TaskPlan:
+    task = stage.tasks[name]
     drawn = expected(task, config, assumed)
     decoded = name.endswith("_recon")
     again, half = recipe.recompute, recipe.precision == "bfloat16"
@@ -185,6 +185,8 @@ def _task(
     # The worst pack: as many of the largest samples as fit, or one that does not.
     fitting = min(own, max(1.0, recipe.pack_tokens / drawn.largest.tokens))
     kept = activations(config, drawn.largest * fitting, decoded=decoded, half=half, recompute=again)
+    if stage.trained == "gaussian-decoder":
+        cost, kept = Flops(cost.forward, 0), 0.0
     if name == "asset_recon" and drawn.voxels is not None:
         shape, channels = recipe.gaussian_decoder, _channels(config)
         cost += gaussian_flops(shape, channels, drawn.voxels * task.samples, recompute=again)

@@ -142,7 +142,7 @@ def check_gathering(path: Path, own: str, wanted: str) -> None:
     if own != wanted:
         raise TrainingError(
             f"{path}: its voxels have their colours by {own}, the recipe wants {wanted}; prepare it again with "
-            f"--gathering {wanted}, or set gathering={own}"
+            f"--gathering {wanted}, or give --set gathering={own}"
         )
 
 

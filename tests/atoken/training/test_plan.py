@@ -167,6 +167,18 @@ def test_flops_of_a_pack_are_those_of_its_task(model: AToken, voxels) -> None:
     plain = reconstruct_flops(MIXED, Load.of(lengths, 2), recompute=False)
     gaussians = gaussian_flops(GAUSSIAN, 768, voxel_load(voxels), recompute=False)
     assert step_flops(model, seen, recompute=False) == plain.total + gaussians.total
+    for part in (model.encoder, model.decoder, model.proj):
+        part.requires_grad_(False)
+    assert step_flops(model, seen, recompute=False) == plain.forward + gaussians.total
+
+
+def test_a_tokenizer_that_is_not_trained_is_planned_forwards_alone() -> None:
+    recipe = load_recipe("nano-gaussians")
+    everything = replace(recipe, stages=(replace(recipe.stages[0], trained="all"),))
+    (alone,), (whole,) = (plan(which, gpus=1, mfu=0.4).stages for which in (recipe, everything))
+    assert alone.tasks[0].flops.forward == whole.tasks[0].flops.forward
+    assert 0 < alone.tasks[0].flops.backward < whole.tasks[0].flops.backward / 10
+    assert 0 < alone.tasks[0].activations < whole.tasks[0].activations / 2
 
 
 # -- Memory ----------------------------------------------------------------------------------------------------------
