@@ -12,7 +12,7 @@ import numpy as np
 
 from atoken.config import ATokenConfig
 from atoken.training.flops import Load, VoxelLoad
-from atoken.training.recipe import AssetTask, ImageTask, VideoTask
+from atoken.training.tasks import AssetTask, ImageTask, VideoTask
 
 __all__ = ["ASSUMED", "Assumptions", "Drawn", "expected"]
 

@@ -15,8 +15,9 @@ from atoken.training.errors import TrainingError
 from atoken.training.flops import Flops, Load, align_flops, gaussian_flops, reconstruct_flops
 from atoken.training.loads import ASSUMED, Assumptions, Drawn, expected
 from atoken.training.memory import Memory, activations, gaussian_activations, parameters, states
-from atoken.training.recipe import IMAGE_TEXT, Recipe, Stage
+from atoken.training.recipe import Recipe, Stage
 from atoken.training.round_robin import shares
+from atoken.training.tasks import IMAGE_TEXT
 
 __all__ = ["H100", "PAPER_GPU_HOURS", "Plan", "StagePlan", "TaskPlan", "plan", "show_plan"]
 

@@ -8,172 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from atoken.config import Gathering
-from atoken.training.errors import TrainingError
+from atoken.training.tasks import IMAGE_TEXT, AssetTask, ImageTask, VideoTask, demand, demand_choice
 
-__all__ = [
-    "IMAGE_TEXT",
-    "TASKS",
-    "AssetTask",
-    "GaussianShape",
-    "ImageTask",
-    "Losses",
-    "Optimizer",
-    "Recipe",
-    "Stage",
-    "Task",
-    "VideoTask",
-    "demand",
-]
+__all__ = ["GaussianShape", "Losses", "Optimizer", "Recipe", "Stage"]
 
 Start = Literal["random", "pca", "siglip2", "atoken"]
-View = Literal["whole", "crop", "resized-crop"]
 GramForm = Literal["G1", "G2", "G3"]
 Directions = Literal["image-to-text", "both"]
 Precision = Literal["float32", "bfloat16"]
 Text = Literal["none", "sentence", "siglip2"]
 Trained = Literal["all", "gaussian-decoder"]
-
-IMAGE_TEXT = "image_text"
-"""The task of every step."""
-
-
-def demand(holds: bool, name: str, value: object, wanted: str) -> None:
-    """Raise a TrainingError that names the key, unless `holds`."""
-    if not holds:
-        raise TrainingError(f"recipe: {name} must be {wanted}, got {value!r}")
-
-
-def _is_choice(name: str, value: object, choices: Any) -> None:
-    known = get_args(choices)
-    demand(value in known, name, value, f"one of {', '.join(known)}")
-
-
-def _range(name: str, value: Any, lowest: int, multiple: int = 1) -> tuple[int, int]:
-    pair = tuple(value) if isinstance(value, list | tuple) else ()
-    whole = len(pair) == 2 and all(isinstance(n, int) and n % multiple == 0 for n in pair)
-    of = f" of multiples of {multiple}" if multiple > 1 else ""
-    demand(whole and lowest <= pair[0] <= pair[1], name, value, f"[low, high]{of}, low at least {lowest}")
-    return pair[0], pair[1]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """What every task has.
-
-    Attributes:
-        samples: of a global batch, over all ranks.
-        share: of the steps, relative to the other tasks' shares; 0 for image-text, which every step has.
-    """
-
-    samples: int
-    share: float = 0.0
-
-    def check(self, name: str) -> None:
-        """Raise a TrainingError where a value is out of range; `name` is the task's."""
-        demand(isinstance(self.samples, int) and self.samples >= 1, f"{name}.samples", self.samples, "1 or more")
-        if name == IMAGE_TEXT:
-            demand(self.share == 0, f"{name}.share", self.share, "left out: every step has this task")
-        else:
-            demand(self.share > 0, f"{name}.share", self.share, "positive")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageTask(Task):
-    """Image reconstruction, or image-text alignment.
-
-    Attributes:
-        resolution: lowest and highest side in pixels, multiples of 16 (Table 2).
-        view: "whole": the whole image at its own aspect, its sides' geometric mean drawn from `resolution` and never
-            enlarged beyond what the lowest asks. "crop": a square of the image's own pixels, mirrored half the time;
-            the side is drawn for a step, so that its items have one length, and smaller images are passed over.
-            "resized-crop": a random part of the image, at least `smallest_part` of its area, stretched to such a
-            square.
-        smallest_part: see there.
-        side_step: a side that is drawn for a step is the lowest, or that and a multiple of this.
-    """
-
-    resolution: tuple[int, int]
-    view: View = "whole"
-    smallest_part: float = 0.35
-    side_step: int = 16
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "resolution", _range("resolution", self.resolution, 16, 16))
-
-    def check(self, name: str) -> None:
-        """As `Task.check`."""
-        Task.check(self, name)
-        _is_choice(f"{name}.view", self.view, View)
-        demand(0 < self.smallest_part <= 1, f"{name}.smallest_part", self.smallest_part, "in (0, 1]")
-        step = self.side_step
-        demand(step > 0 and step % 16 == 0, f"{name}.side_step", step, "a positive multiple of 16")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class VideoTask(ImageTask):
-    """Video reconstruction, or video-text alignment.
-
-    Attributes:
-        frames: fewest and most frames of a sample, multiples of 4.
-        strides: ranges of frame strides; one of them is drawn, then a stride of it (paper 3.4: 1-3 or 4-12).
-            A clip that is too short for it is sampled at a smaller one. Empty where `fps` rules.
-        fps: frames a second instead, as many of them as there are, up to the most (understanding: 1, up to 64).
-    """
-
-    frames: tuple[int, int]
-    strides: tuple[tuple[int, int], ...] = ()
-    fps: float | None = None
-
-    def __post_init__(self) -> None:
-        ImageTask.__post_init__(self)
-        object.__setattr__(self, "frames", _range("frames", self.frames, 4, 4))
-        object.__setattr__(self, "strides", tuple(_range("strides", pair, 1) for pair in self.strides))
-
-    def check(self, name: str) -> None:
-        """As `Task.check`."""
-        ImageTask.check(self, name)
-        one = bool(self.strides) != (self.fps is not None)
-        demand(one, f"{name}.strides", self.strides, "given, or fps, not both")
-        demand(self.fps is None or self.fps > 0, f"{name}.fps", self.fps, "positive")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AssetTask(Task):
-    """Reconstruction of 3D assets by the pictures of their Gaussians, or asset-text alignment.
-
-    Attributes:
-        renders: views of a sample that are drawn and compared; reconstruction only.
-        render_size: pixels along the side of such a view.
-        shrink: assets are brought to one part in so many of their size, see `atoken.training.data.shrink`.
-    """
-
-    renders: int = 0
-    render_size: int = 0
-    shrink: int = 1
-
-    def check(self, name: str) -> None:
-        """As `Task.check`."""
-        Task.check(self, name)
-        demand(isinstance(self.shrink, int) and 1 <= self.shrink <= 8, f"{name}.shrink", self.shrink, "1 to 8")
-        if name == "asset_recon":
-            demand(self.renders >= 1, f"{name}.renders", self.renders, "1 or more")
-            demand(self.render_size >= 16, f"{name}.render_size", self.render_size, "16 or more")
-        else:
-            demand(self.renders == self.render_size == 0, f"{name}.renders", self.renders, "left out")
-
-
-TASKS: dict[str, type[ImageTask | VideoTask | AssetTask]] = {
-    IMAGE_TEXT: ImageTask,
-    "image_recon": ImageTask,
-    "video_text": VideoTask,
-    "video_recon": VideoTask,
-    "asset_text": AssetTask,
-    "asset_recon": AssetTask,
-}
-"""The paper's I^u, I^r, V^u, V^r, 3D^u, 3D^r, in the order in which a turn of the round robin goes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -187,7 +34,7 @@ class Stage:
         frames: of a patch: 1 while a model sees images alone and need not carry weights for other frames, 4 after.
         discrete: whether the latents pass through FSQ.
         trained: "gaussian-decoder" leaves the tokenizer as it is.
-        tasks: by name, see `TASKS`.
+        tasks: by name, see `atoken.training.tasks`.
     """
 
     name: str
@@ -199,7 +46,7 @@ class Stage:
     trained: Trained = "all"
 
     def __post_init__(self) -> None:
-        _is_choice(f"{self.name}.trained", self.trained, Trained)
+        demand_choice(f"{self.name}.trained", self.trained, Trained)
         demand(
             self.trained == "all" or set(self.tasks) == {"asset_recon"},
             f"{self.name}.tasks",
@@ -299,8 +146,8 @@ class Losses:
     adversarial_start: int = 5000
 
     def __post_init__(self) -> None:
-        _is_choice("losses.gram_form", self.gram_form, GramForm)
-        _is_choice("losses.directions", self.directions, Directions)
+        demand_choice("losses.gram_form", self.gram_form, GramForm)
+        demand_choice("losses.directions", self.directions, Directions)
         demand(self.adversarial_start >= 0, "losses.adversarial_start", self.adversarial_start, "0 or more")
         demand(self.temperature > 0, "losses.temperature", self.temperature, "positive")
         for name in _WEIGHTS:
@@ -320,8 +167,8 @@ class GaussianShape:
 
     Attributes:
         smallest_scale: standard deviation that is added to every Gaussian's in quadrature, where the unit cube is 1;
-            larger where pictures are smaller than the release's, or gaps show beside them. Also that of a decoder that
-            a given tokenizer brings.
+            larger where pictures are smaller than the release's, or gaps show beside them. None is the release's, or
+            what a given tokenizer's decoder has.
     """
 
     width: int = 768
@@ -329,10 +176,11 @@ class GaussianShape:
     heads: int = 12
     mlp: int = 3072
     gaussians: int = 32
-    smallest_scale: float = 9e-4
+    smallest_scale: float | None = None
 
     def __post_init__(self) -> None:
-        demand(self.smallest_scale > 0, "gaussian_decoder.smallest_scale", self.smallest_scale, "positive")
+        smallest = self.smallest_scale
+        demand(smallest is None or smallest > 0, "gaussian_decoder.smallest_scale", smallest, "positive")
         for name in ("width", "blocks", "heads", "mlp", "gaussians"):
             value = getattr(self, name)
             demand(isinstance(value, int) and value >= 1, f"gaussian_decoder.{name}", value, "1 or more")
@@ -386,10 +234,10 @@ class Recipe:
     patience: int = 10
 
     def __post_init__(self) -> None:
-        _is_choice("start", self.start, Start)
-        _is_choice("precision", self.precision, Precision)
-        _is_choice("text", self.text, Text)
-        _is_choice("gathering", self.gathering, Gathering)
+        demand_choice("start", self.start, Start)
+        demand_choice("precision", self.precision, Precision)
+        demand_choice("text", self.text, Text)
+        demand_choice("gathering", self.gathering, Gathering)
         for name in ("pack_tokens", "log_every", "validate_every", "checkpoint_every", "patience"):
             value = getattr(self, name)
             demand(isinstance(value, int) and value >= 1, name, value, "1 or more")

@@ -18,7 +18,8 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 import yaml
 
 from atoken.training.errors import TrainingError
-from atoken.training.recipe import TASKS, Recipe, Stage
+from atoken.training.recipe import Recipe, Stage
+from atoken.training.tasks import TASKS
 
 __all__ = ["RECIPES", "known_recipes", "load_recipe", "parse"]
 

@@ -6,7 +6,8 @@ from fractions import Fraction
 from functools import lru_cache
 from math import gcd, lcm
 
-from atoken.training.recipe import IMAGE_TEXT, TASKS, Stage
+from atoken.training.recipe import Stage
+from atoken.training.tasks import IMAGE_TEXT, TASKS
 
 __all__ = ["shares", "task_of", "tasks_of"]
 

@@ -21,9 +21,10 @@ from atoken.training.distributed import World, joined
 from atoken.training.errors import TrainingError
 from atoken.training.logs import Log, Tracker
 from atoken.training.perceptual import Perceptual, load_perceptual
-from atoken.training.recipe import IMAGE_TEXT, ImageTask, Recipe
+from atoken.training.recipe import Recipe
 from atoken.training.samples import comparison, save_picture
 from atoken.training.stages import Stages, averaged_model, located, stage_folder
+from atoken.training.tasks import IMAGE_TEXT, ImageTask
 from atoken.training.trainer import Run, Trainer
 from atoken.training.validation import Validation, load_validation
 

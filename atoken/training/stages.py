@@ -115,10 +115,12 @@ class Stages:
         if "asset_recon" in stage.tasks and trainee.tokenizer.gaussian_decoder is None:
             from atoken.training.start.gaussians import start_gaussians
 
-            decoder = start_gaussians(GaussianDecoderConfig(**asdict(recipe.gaussian_decoder)), seed=recipe.seed)
+            shape = {name: value for name, value in asdict(recipe.gaussian_decoder).items() if value is not None}
+            decoder = start_gaussians(GaussianDecoderConfig(**shape), seed=recipe.seed)
             trainee.tokenizer.attach_gaussians(decoder)
-        if (given := trainee.tokenizer.gaussian_decoder) is not None:
-            given.config = replace(given.config, smallest_scale=recipe.gaussian_decoder.smallest_scale)
+        given, smallest = trainee.tokenizer.gaussian_decoder, recipe.gaussian_decoder.smallest_scale
+        if given is not None and smallest is not None:
+            given.config = replace(given.config, smallest_scale=smallest)
         batches = self._batches(index, trainee.tokenizer.config.patch, world.rank, world.size)
         checkpoints = Checkpoints(stage_folder(self.out, index) / "checkpoints", world)
         return Trainer(self.run, index, trainee.to(world.device).train(), batches, checkpoints)
@@ -175,7 +177,11 @@ class Stages:
         shape, wanted = model.config, preset(recipe.model)
         if (shape.encoder, shape.decoder) != (wanted.encoder, wanted.decoder):
             raise TrainingError(f"{path}: is no {recipe.model}, which recipe {recipe.name} trains; set model")
-        model.config = replace(shape, gathering=recipe.gathering)
+        if shape.gathering != recipe.gathering:
+            raise TrainingError(
+                f"{path}: has seen voxels coloured by {shape.gathering}, recipe {recipe.name} wants "
+                f"{recipe.gathering}; give --set gathering={shape.gathering}"
+            )
         return model
 
     def _starts_clips(self, model: AToken, stage: Stage) -> bool:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from atoken.training.data import open_sources
-from atoken.training.recipe import AssetTask, ImageTask, Stage, VideoTask
+from atoken.training.recipe import Stage
+from atoken.training.tasks import AssetTask, ImageTask, VideoTask
 from benchmarks.speed import training_data as bench
 
 STAGE = Stage(

@@ -32,7 +32,8 @@ from atoken.training.data.source import (
 from atoken.training.data.sources import Sources
 from atoken.training.data.views import draw_cut, draw_side
 from atoken.training.errors import TrainingError
-from atoken.training.recipe import TASKS, AssetTask, ImageTask, Stage, VideoTask
+from atoken.training.recipe import Stage
+from atoken.training.tasks import TASKS, AssetTask, ImageTask, VideoTask
 
 __all__ = ["Batches", "modality_of"]
 

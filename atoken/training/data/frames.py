@@ -16,7 +16,7 @@ from fractions import Fraction
 import numpy as np
 
 from atoken.training.data.source import SampleError
-from atoken.training.recipe import VideoTask
+from atoken.training.tasks import VideoTask
 
 __all__ = ["draw_count", "draw_frames"]
 

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from atoken.training.data.source import PassedOverError, SampleError
-from atoken.training.recipe import ImageTask
+from atoken.training.tasks import ImageTask
 
 __all__ = ["Cut", "draw_cut", "draw_side"]
 

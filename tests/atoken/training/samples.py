@@ -13,7 +13,8 @@ from atoken.patches import Patch
 from atoken.training.data import Batch, Batches, Sources
 from atoken.training.data.prepared import Prepared
 from atoken.training.data.source import AssetSource, ClipRequest, ClipSource, ImageSource, SampleError
-from atoken.training.recipe import AssetTask, ImageTask, Stage, VideoTask
+from atoken.training.recipe import Stage
+from atoken.training.tasks import AssetTask, ImageTask, VideoTask
 from tests.atoken.training.pictures import picture as made_picture
 
 picture = cache(made_picture)

@@ -20,7 +20,7 @@ from atoken.training.data.prepare import Preparation, _distinct, prepare
 from atoken.training.data.prepared import store_prepared
 from atoken.training.data.source import SampleError
 from atoken.training.errors import TrainingError
-from atoken.training.recipe import AssetTask
+from atoken.training.tasks import AssetTask
 from atoken.training.validation import load_validation
 from tests.atoken.assets.models import cube_obj, write_square_obj
 from tests.atoken.training.samples import batches, items, made_asset, stage

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from atoken.training.data import Sources, load_ahead
 from atoken.training.errors import TrainingError
-from atoken.training.recipe import AssetTask, ImageTask, VideoTask
+from atoken.training.tasks import AssetTask, ImageTask, VideoTask
 from tests.atoken.training.samples import SOURCES, TASKS, MadeAssets, MadeClips, MadeImages, batches, items, stage
 
 TASK = st.sampled_from(sorted(TASKS))

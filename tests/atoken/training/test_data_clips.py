@@ -16,7 +16,7 @@ from atoken.training.data.moving_images import MovingImages
 from atoken.training.data.source import ClipRequest, PassedOverError, SampleError
 from atoken.training.data.videos import VideoFolder
 from atoken.training.errors import TrainingError
-from atoken.training.recipe import VideoTask
+from atoken.training.tasks import VideoTask
 from tests.atoken.clips import moving, write_clip
 from tests.atoken.training.samples import MadeImages, batches, items, stage
 
@@ -79,7 +79,8 @@ def test_frame_folders_need_no_video_library(tmp_path: Path) -> None:
 import sys
 sys.modules["av"] = None  # importing it fails
 from atoken.training.data import Batches, open_sources
-from atoken.training.recipe import Stage, VideoTask
+from atoken.training.recipe import Stage
+from atoken.training.tasks import VideoTask
 task = VideoTask(samples=2, share=1, resolution=(16, 32), view="crop", frames=(4, 8), strides=((1, 2),))
 stage = Stage(name="s", steps=1, latents=8, frames=4, tasks={{"video_recon": task}})
 sources = open_sources({{"videos": [{str(tmp_path / "clips")!r}]}}, cache=None)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from atoken.training.data.frames import draw_count, draw_frames
 from atoken.training.data.source import PassedOverError, SampleError
 from atoken.training.data.views import Cut, draw_cut, draw_side
-from atoken.training.recipe import ImageTask, VideoTask
+from atoken.training.tasks import ImageTask, VideoTask
 from tests.atoken.training.pictures import picture
 
 RECON = VideoTask(samples=1, share=1, resolution=(16, 64), frames=(8, 16), strides=((1, 3), (4, 12)))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from atoken.training.data.shrink import shrunk
 from atoken.training.errors import TrainingError
-from atoken.training.recipe import AssetTask
+from atoken.training.tasks import AssetTask
 from tests.atoken.training.samples import made_asset
 
 

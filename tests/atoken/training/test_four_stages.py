@@ -29,11 +29,12 @@ from atoken.tokenizer import AToken
 from atoken.training.data.prepared import store_prepared
 from atoken.training.errors import TrainingError
 from atoken.training.logs import LOG
-from atoken.training.recipe import TASKS, Recipe
+from atoken.training.recipe import Recipe
 from atoken.training.recipe_files import load_recipe
 from atoken.training.session import Inputs, run_session
 from atoken.training.start.clips import held
 from atoken.training.start.gaussians import start_gaussians
+from atoken.training.tasks import TASKS
 from tests.atoken.training.pictures import picture
 from tests.atoken.training.samples import made_asset
 
@@ -182,8 +183,14 @@ def test_a_run_that_is_cut_off_among_all_tasks_goes_on_to_the_bit(
 
 def test_the_gaussian_decoder_alone_of_a_given_tokenizer(recipe: Recipe, given: Inputs, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    start = tmp_path / "start"
+    start, average = tmp_path / "start", tmp_path / "average"
+    average.mkdir()
     AToken(SMALL).save_pretrained(start)
+    store_prepared(average / "a.npz", replace(made_asset(0), gathering="average"))
+    other_views = load_recipe("nano-gaussians", overrides=[f"model={SMALL.name}"])
+    shown = replace(given, data={"assets": [str(average)]}, pretrained=start, val={}, out=tmp_path / "elsewhere")
+    with pytest.raises(TrainingError, match=r"start: has seen voxels coloured by nearest, .* --set gathering=nearest"):
+        run_session(other_views, range(1), shown, device="cpu", say=print)
     head = TextHead.fitted(Words(), ["one", "two", "three"], HALF.width).with_scores(2.0, -3.0)
     head.save_pretrained(start)
     changes = [
@@ -205,6 +212,7 @@ def test_the_gaussian_decoder_alone_of_a_given_tokenizer(recipe: Recipe, given: 
     assert after.gaussian_decoder is not None
     fresh = start_gaussians(after.gaussian_decoder.config, seed=alone.seed)
     assert not torch.equal(after.gaussian_decoder.out_layer.weight, fresh.out_layer.weight)
+    assert after.gaussian_decoder.config.smallest_scale == 2.2e-3
     # What reads its vectors goes with it.
     again = TextHead.from_pretrained(folder)
     assert (again.fingerprint, again.log_scale, again.bias) == (head.fingerprint, 2.0, -3.0)

@@ -38,8 +38,9 @@ from atoken.training.loads import ASSUMED, Assumptions, expected
 from atoken.training.memory import activations, gaussian_activations, parameters, states
 from atoken.training.plan import PAPER_GPU_HOURS, VGG16, plan, show_plan
 from atoken.training.plan_tables import render
-from atoken.training.recipe import AssetTask, GaussianShape, ImageTask, VideoTask
+from atoken.training.recipe import GaussianShape
 from atoken.training.recipe_files import load_recipe
+from atoken.training.tasks import AssetTask, ImageTask, VideoTask
 
 MIXED = ATokenConfig(
     name="mixed",

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atoken.config import PRESETS
-from atoken.training import recipe as kinds
 from atoken.training.errors import TrainingError
-from atoken.training.recipe import TASKS, AssetTask, Optimizer, Recipe, Stage, VideoTask
+from atoken.training.recipe import Losses, Optimizer, Recipe, Stage
 from atoken.training.recipe_files import known_recipes, load_recipe, parse
+from atoken.training.tasks import TASKS, AssetTask, ImageTask, VideoTask
 
 SMALL: dict[str, Any] = {
     "model": "nano",
@@ -129,9 +129,7 @@ def test_every_recipe_gives_itself_back(recipe: Recipe) -> None:
     assert parse(yaml.safe_load(yaml.safe_dump(recipe.to_dict(), sort_keys=False)), where="there") == recipe
 
 
-@pytest.mark.parametrize(
-    "kind", [kinds.ImageTask, kinds.VideoTask, kinds.AssetTask, Stage, Optimizer, kinds.Losses, Recipe]
-)
+@pytest.mark.parametrize("kind", [ImageTask, VideoTask, AssetTask, Stage, Optimizer, Losses, Recipe])
 def test_every_key_is_documented(kind: type) -> None:
     documented = " ".join(base.__doc__ or "" for base in kind.__mro__)
     # Parts with keys of their own are documented there.

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atoken.training.recipe import IMAGE_TEXT, TASKS, AssetTask, ImageTask, Stage, VideoTask
+from atoken.training.recipe import Stage
 from atoken.training.recipe_files import load_recipe
 from atoken.training.round_robin import shares, task_of, tasks_of
+from atoken.training.tasks import IMAGE_TEXT, TASKS, AssetTask, ImageTask, VideoTask
 
 OTHERS = [name for name in TASKS if name != IMAGE_TEXT]
 

@@ -11,8 +11,9 @@ from atoken.assets.gaussian_decoder import GaussianDecoderConfig
 from atoken.config import ATokenConfig, TransformerConfig
 from atoken.tokenizer import AToken
 from atoken.training.losses import MSE_FLOOR
-from atoken.training.recipe import AssetTask, Losses
+from atoken.training.recipe import Losses
 from atoken.training.start.gaussians import start_gaussians
+from atoken.training.tasks import AssetTask
 from atoken.training.terms import reconstruct
 from atoken.training.trainee import Trainee
 from tests.atoken.training.samples import batches, stage
