@@ -40,7 +40,7 @@ def prepare(
         Gathering, typer.Option(help="Which views colour a voxel; as the recipe has it that will train on them.")
     ] = Gathering.nearest,
     pictures: Annotated[int, typer.Option(min=1, help="Views that a reconstruction is compared with.")] = 24,
-    picture_size: Annotated[int, typer.Option(min=16, help="Pixels along their sides.")] = 128,
+    picture_size: Annotated[int, typer.Option(min=16, help="Pixels along their sides.")] = 256,
     hold_out: Annotated[
         int | None,
         typer.Option(min=2, metavar="N", help="Write every N-th mesh to OUTPUT/val, the others to OUTPUT/train."),

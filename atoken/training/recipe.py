@@ -7,13 +7,14 @@ has them, and on one other task, chosen in turn by the tasks' shares (paper 3.4)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from atoken.config import Gathering
+from atoken.training.errors import TrainingError
 from atoken.training.tasks import IMAGE_TEXT, AssetTask, ImageTask, VideoTask, demand, demand_choice
 
-__all__ = ["GaussianShape", "Losses", "Optimizer", "Recipe", "Stage"]
+__all__ = ["CHANGEABLE", "GaussianShape", "Losses", "Optimizer", "Recipe", "Stage"]
 
 Start = Literal["random", "pca", "siglip2", "atoken"]
 GramForm = Literal["G1", "G2", "G3"]
@@ -21,6 +22,12 @@ Directions = Literal["image-to-text", "both"]
 Precision = Literal["float32", "bfloat16"]
 Text = Literal["none", "sentence", "siglip2"]
 Trained = Literal["all", "gaussian-decoder"]
+
+CHANGEABLE = ("optimizer", "losses", "gaussian_decoder", "log_every", "validate_every", "checkpoint_every")
+"""Keys of a recipe that a stage can set for itself."""
+_ALIKE = {"losses": ("lpips", "gram", "clip", "distillation", "adversarial")}
+_OWN = {"gaussian_decoder": ("smallest_scale",)}
+"""Of those keys, what needs something that is loaded once for all stages; and what alone can change later."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,6 +41,8 @@ class Stage:
         frames: of a patch: 1 while a model sees images alone and need not carry weights for other frames, 4 after.
         discrete: whether the latents pass through FSQ.
         trained: "gaussian-decoder" leaves the tokenizer as it is.
+        after: the earlier stage whose model this one starts from; the one before if None.
+        changes: to the recipe's other keys in this stage alone, see `CHANGEABLE`.
         tasks: by name, see `atoken.training.tasks`.
     """
 
@@ -44,6 +53,8 @@ class Stage:
     tasks: Mapping[str, ImageTask | VideoTask | AssetTask]
     discrete: bool = False
     trained: Trained = "all"
+    after: str | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         demand_choice(f"{self.name}.trained", self.trained, Trained)
@@ -243,13 +254,50 @@ class Recipe:
             demand(isinstance(value, int) and value >= 1, name, value, "1 or more")
         demand(self.latent_std > 0, "latent_std", self.latent_std, "positive")
         demand(bool(self.stages), "stages", self.stages, "at least one")
-        for before, after in zip(self.stages, self.stages[1:], strict=False):
+        for index, after in enumerate(self.stages):
+            self._changed(after)
+            place = self.before(index)
+            if place is None:
+                continue
+            before = self.stages[place]
             grows = before.latents <= after.latents and before.frames <= after.frames
             demand(grows, f"{after.name}.latents", after.latents, "no fewer latents and frames than before")
             demand(before.discrete <= after.discrete, f"{after.name}.discrete", False, "true, as in the stage before")
         if self.text == "none":
             aligned = [s.name for s in self.stages if any(task.endswith("_text") for task in s.tasks)]
             demand(not aligned, "text", self.text, f"a text tower, for the text tasks of {', '.join(aligned)}")
+
+    def before(self, index: int) -> int | None:
+        """The stage whose model the stage of that index starts from; None for the first."""
+        name = self.stages[index].after
+        if name is None:
+            return index - 1 if index else None
+        earlier = [stage.name for stage in self.stages[:index]]
+        demand(name in earlier, f"{self.stages[index].name}.after", name, "the name of an earlier stage")
+        return earlier.index(name)
+
+    def in_stage(self, index: int) -> Recipe:
+        """The recipe as that stage has it."""
+        return replace(self, **self._changed(self.stages[index]))
+
+    def _changed(self, stage: Stage) -> dict[str, Any]:
+        """The keys that a stage sets for itself, whole."""
+        found: dict[str, Any] = {}
+        for name, value in stage.changes.items():
+            key = f"{stage.name}.changes.{name}"
+            demand(name in CHANGEABLE, key, value, f"left out: a stage sets {', '.join(CHANGEABLE)}")
+            if not isinstance(value, Mapping):
+                found[name] = value
+                continue
+            for part in value:
+                own = _OWN.get(name)
+                free = part not in _ALIKE.get(name, ()) and (own is None or part in own)
+                demand(free, f"{key}.{part}", value[part], "left out: it is the same in all stages")
+            try:
+                found[name] = replace(getattr(self, name), **value)
+            except TrainingError as error:
+                raise TrainingError(f"recipe: {stage.name}.changes.{str(error).removeprefix('recipe: ')}") from None
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `atoken.training.recipe_files.parse` gives the same recipe back."""

@@ -18,7 +18,7 @@ from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 import yaml
 
 from atoken.training.errors import TrainingError
-from atoken.training.recipe import Recipe, Stage
+from atoken.training.recipe import CHANGEABLE, Recipe, Stage
 from atoken.training.tasks import TASKS
 
 __all__ = ["RECIPES", "known_recipes", "load_recipe", "parse"]
@@ -92,9 +92,7 @@ def _value(kind: Any, value: Any, key: str) -> Any:
     if is_dataclass(kind):
         return _part(cast(type, kind), value, key)
     if origin is Mapping:
-        tasks = _mapping(value, key)
-        _only(tasks, TASKS, key)
-        return {name: _part(TASKS[name], tasks[name], _dotted(key, name)) for name in tasks}
+        return _changes(value, key) if choices[1] is Any else _tasks(value, key)
     if origin is tuple:
         return _tuple(kind, value, key)
     if origin is Literal:
@@ -105,6 +103,28 @@ def _value(kind: Any, value: Any, key: str) -> Any:
         kind = next(choice for choice in choices if choice is not NoneType)
         return None if value is None else _plain_value(kind, value, key)
     return _plain_value(kind, value, key)
+
+
+def _tasks(value: Any, key: str) -> dict[str, Any]:
+    tasks = _mapping(value, key)
+    _only(tasks, TASKS, key)
+    return {name: _part(TASKS[name], tasks[name], _dotted(key, name)) for name in tasks}
+
+
+def _changes(value: Any, key: str) -> dict[str, Any]:
+    """What a stage sets for itself: some keys of the recipe, and of a group some of its keys."""
+    values, hints = _mapping(value, key), get_type_hints(Recipe)
+    _only(values, CHANGEABLE, key)
+    found: dict[str, Any] = {}
+    for name, part in values.items():
+        kind, place = hints[name], _dotted(key, name)
+        if is_dataclass(kind):
+            inner, own = _mapping(part, place), get_type_hints(kind)
+            _only(inner, own, place)
+            found[name] = {each: _value(own[each], one, _dotted(place, each)) for each, one in inner.items()}
+        else:
+            found[name] = _value(kind, part, place)
+    return found
 
 
 def _tuple(kind: Any, value: Any, key: str) -> tuple[Any, ...]:

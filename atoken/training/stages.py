@@ -1,4 +1,4 @@
-"""All stages of a run, one after another: each starts from the averaged model of the one before (paper 3.4)."""
+"""All stages of a run, one after another: each starts from the averaged model of an earlier one (paper 3.4)."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Stages:
         return True
 
     def _open(self, index: int) -> Trainer:
-        recipe, world = self.run.recipe, self.run.world
+        recipe, world = self.run.recipe.in_stage(index), self.run.world
         stage = recipe.stages[index]
         trainee = Trainee(self._model(index), **self._scores(index))
         if "asset_recon" in stage.tasks and trainee.tokenizer.gaussian_decoder is None:
@@ -123,7 +123,7 @@ class Stages:
             given.config = replace(given.config, smallest_scale=smallest)
         batches = self._batches(index, trainee.tokenizer.config.patch, world.rank, world.size)
         checkpoints = Checkpoints(stage_folder(self.out, index) / "checkpoints", world)
-        return Trainer(self.run, index, trainee.to(world.device).train(), batches, checkpoints)
+        return Trainer(replace(self.run, recipe=recipe), index, trainee.to(world.device).train(), batches, checkpoints)
 
     def _batches(self, index: int, patch: tuple[int, int, int], rank: int, world: int) -> Batches:
         recipe = self.run.recipe
@@ -140,16 +140,16 @@ class Stages:
 
     def _model(self, index: int) -> AToken:
         """The model that a stage starts with, in the stage's shape."""
-        stage = self.run.recipe.stages[index]
-        if index == 0:
+        stage, place = self.run.recipe.stages[index], self.run.recipe.before(index)
+        if place is None:
             if self.run.recipe.start != "atoken":
                 return self._first(stage)
             model = self._given()
         else:
-            before = stage_folder(self.out, index - 1) / MODEL
+            before = stage_folder(self.out, place) / MODEL
             if not before.is_dir():
                 raise TrainingError(
-                    f"{before}: no such folder; stage {index + 1} starts from the model of stage {index}"
+                    f"{before}: no such folder; stage {index + 1} starts from the model of stage {place + 1}"
                 )
             model = AToken.from_pretrained(before)
         if self._starts_clips(model, stage):
@@ -224,14 +224,15 @@ class Stages:
             step += 1
 
     def _scores(self, index: int) -> dict[str, float]:
-        """Scale and bias of scores at the start of a stage: what the one before came to."""
+        """Scale and bias of scores at the start of a stage: what the one that it starts from came to."""
         if self.head is None:
             return {}
-        if index == 0:
+        place = self.run.recipe.before(index)
+        if place is None:
             return {"log_scale": self.head.log_scale, "bias": self.head.bias}
         from atoken.text import TextHead
 
-        before = TextHead.from_pretrained(stage_folder(self.out, index - 1) / MODEL)
+        before = TextHead.from_pretrained(stage_folder(self.out, place) / MODEL)
         return {"log_scale": before.log_scale, "bias": before.bias}
 
     def _check_done(self, folder: Path, index: int) -> None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from atoken.config import Gathering
 from atoken.training.data.captions import Captions, chosen, listed_captions
 from atoken.training.data.mesh_listing import list_meshes
-from atoken.training.data.prepared import Prepared, check_gathering, load_heading, load_prepared
+from atoken.training.data.pictures import pictures_problem
+from atoken.training.data.prepared import Heading, Prepared, check_gathering, load_heading, load_prepared
 from atoken.training.data.source import AssetSource, SampleError, fingerprint_of
 from atoken.training.errors import TrainingError
+
+if TYPE_CHECKING:
+    from atoken.training.data.prepare import Preparation
 
 __all__ = ["MeshFolder", "PreparedFolder"]
 
@@ -40,12 +45,13 @@ class PreparedFolder(AssetSource):
         headings = [_heading(path) for path in self._files]
         if all(isinstance(heading, TrainingError) for heading in headings):
             raise next(heading for heading in headings if isinstance(heading, TrainingError))
-        self._captions = []
+        self._captions, self._pictures = [], []
         for path, heading in zip(self._files, headings, strict=True):
             own: tuple[str, ...] = ()
             if not isinstance(heading, TrainingError):
-                own, found = heading
-                check_gathering(path, found, gathering)
+                own = heading.captions
+                check_gathering(path, heading.gathering, gathering)
+                self._pictures.append((path, heading.pictures, heading.side))
             self._captions.append(listed.get(path.name) or own)
         self.captioned = any(self._captions)
         sizes = [path.stat().st_size for path in self._files]
@@ -67,6 +73,12 @@ class PreparedFolder(AssetSource):
         for captions in self._captions:
             yield from captions
 
+    def check_pictures(self, count: int, size: int) -> None:
+        for path, own, side in self._pictures:
+            problem = pictures_problem(own, side, count, size)
+            if problem is not None:
+                raise TrainingError(f"{path}: {problem}")
+
     def asset(self, index: int) -> Prepared:
         found = self._held[index] if self._held else self._read(index)
         if isinstance(found, str):
@@ -81,7 +93,7 @@ class PreparedFolder(AssetSource):
             return str(error).removeprefix(f"{path}: ")
 
 
-def _heading(path: Path) -> tuple[tuple[str, ...], str] | TrainingError:
+def _heading(path: Path) -> Heading | TrainingError:
     try:
         return load_heading(path)
     except TrainingError as error:
@@ -121,10 +133,15 @@ class MeshFolder(AssetSource):
         for captions in self._captions.values():
             yield from captions
 
+    def check_pictures(self, count: int, size: int) -> None:
+        made = self._preparation()
+        problem = pictures_problem(made.pictures, made.picture_size, count, size)
+        if problem is not None:
+            raise TrainingError(f"{self.name}: {problem}")
+
     def asset(self, index: int) -> Prepared:
-        from atoken.assets.mesh_to_asset import Recipe
         from atoken.errors import InputError
-        from atoken.training.data.prepare import Preparation, prepare
+        from atoken.training.data.prepare import prepare
 
         mesh = self._meshes[index]
         file = next(part for part in (mesh.path, *mesh.path.parents) if part.is_file())
@@ -133,7 +150,13 @@ class MeshFolder(AssetSource):
         path = self._cache / "assets" / f"{mesh.name}-{stamp[:16]}-{self._gathering}.npz"
         try:
             if not path.is_file():
-                prepare(mesh, path, Preparation(recipe=Recipe(gathering=self._gathering)))
+                prepare(mesh, path, self._preparation())
             return load_prepared(path)
         except (InputError, TrainingError) as error:
             raise SampleError(str(error).removeprefix(f"{mesh.path}: ")) from None
+
+    def _preparation(self) -> Preparation:
+        from atoken.assets.mesh_to_asset import Recipe
+        from atoken.training.data.prepare import Preparation
+
+        return Preparation(recipe=Recipe(gathering=self._gathering))

@@ -86,6 +86,10 @@ class Batches:
                     f"stage {stage.name}, {name}: {world} processes cannot share {task.samples} samples evenly; "
                     f"take {nearest} samples, or another number of processes"
                 )
+            if isinstance(task, AssetTask) and task.renders:
+                for source in self._sources[name]:
+                    assert isinstance(source, AssetSource)
+                    source.check_pictures(task.renders, task.render_size)
         self.fingerprint = fingerprint_of(
             [(name, source.fingerprint) for name, found in self._sources.items() for source in found]
         )

@@ -8,7 +8,19 @@ from atoken.assets.cameras import Camera
 from atoken.training.data.prepared import Prepared
 from atoken.training.data.source import SampleError
 
-__all__ = ["chosen_pictures", "premultiplied"]
+__all__ = ["chosen_pictures", "pictures_problem", "premultiplied"]
+
+
+def pictures_problem(own: int, side: int, count: int, size: int) -> str | None:
+    """What is wrong with `own` pictures of `side` pixels where `count` of `size` pixels are wanted; None if nothing."""
+    if own < count:
+        return f"has {own} pictures, renders asks for {count}; prepare it with --pictures {count} or more"
+    if side % size:
+        return (
+            f"its pictures have {side} pixels a side, no multiple of render_size {size}; prepare it again with "
+            f"--picture-size {size}"
+        )
+    return None
 
 
 def chosen_pictures(
@@ -26,10 +38,9 @@ def chosen_pictures(
         SampleError: the asset has fewer pictures, or of another size.
     """
     total, own = asset.pictures.shape[:2]
-    if total < count:
-        raise SampleError(f"has {total} pictures, renders asks for {count}; prepare it with --pictures {count} or more")
-    if own % size:
-        raise SampleError(f"its pictures have {own} pixels a side, no multiple of render_size {size}; prepare it again")
+    problem = pictures_problem(total, own, count, size)
+    if problem is not None:
+        raise SampleError(problem)
     places = rng.choice(total, count, replace=False)
     return premultiplied(asset.pictures[places], own // size), tuple(asset.cameras[int(place)] for place in places)
 

@@ -34,7 +34,7 @@ class Preparation:
 
     recipe: Recipe = field(default_factory=Recipe)
     pictures: int = 24
-    picture_size: int = 128
+    picture_size: int = 256
 
     def __post_init__(self) -> None:
         if self.pictures < 1:

@@ -30,7 +30,7 @@ from atoken.files import replacing
 from atoken.tokens import VOXEL_GRID
 from atoken.training.errors import TrainingError
 
-__all__ = ["Prepared", "check_gathering", "load_heading", "load_prepared", "store_prepared"]
+__all__ = ["Heading", "Prepared", "check_gathering", "load_heading", "load_prepared", "store_prepared"]
 
 FORMAT = 2
 CHANNELS = 768
@@ -123,14 +123,30 @@ def load_prepared(path: Path) -> Prepared:
         )
 
 
-def load_heading(path: Path) -> tuple[tuple[str, ...], str]:
-    """The captions of an asset and its gathering alone.
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What an asset's file says of it, without its voxels and pictures.
+
+    Attributes:
+        pictures, side: how many, and the pixels along their sides.
+    """
+
+    captions: tuple[str, ...]
+    gathering: str
+    pictures: int
+    side: int
+
+
+def load_heading(path: Path) -> Heading:
+    """The heading alone, which is quick.
 
     Raises:
         TrainingError: as `load_prepared`.
     """
-    with _opened(path) as file:
-        return _texts(file), str(file["gathering"])
+    with _opened(path) as file, file.zip.open("pictures.npy") as pictures:
+        np.lib.format.read_magic(pictures)
+        count, side, _, _ = np.lib.format.read_array_header_1_0(pictures)[0]
+        return Heading(_texts(file), str(file["gathering"]), count, side)
 
 
 def check_gathering(path: Path, own: str, wanted: str) -> None:

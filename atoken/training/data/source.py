@@ -113,6 +113,13 @@ class ClipSource(Source):
 class AssetSource(Source):
     """A source of 3D assets."""
 
+    def check_pictures(self, count: int, size: int) -> None:
+        """Refuse, before the first step, a task that wants other pictures than there are.
+
+        Raises:
+            TrainingError: an asset has fewer than `count`, or of a side that is no multiple of `size`; names it.
+        """
+
     @abstractmethod
     def asset(self, index: int) -> Prepared:
         """An asset with its pictures.

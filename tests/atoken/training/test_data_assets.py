@@ -248,6 +248,26 @@ def test_a_folder_of_prepared_assets(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert PreparedFolder(tmp_path, "nearest").fingerprint != source.fingerprint
 
 
+def test_pictures_are_looked_at_before_the_first_step(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    store_prepared(tmp_path / "made/a.npz", made_asset(0))
+    found = open_sources({"assets": [str(tmp_path / "made")]}, cache=None)
+    fits = AssetTask(samples=1, share=1, renders=6, render_size=16)
+    assert batches(found, stage(asset_recon=fits)).batch("asset_recon", 0).skipped == ()
+    with pytest.raises(
+        TrainingError, match=r"a\.npz: has 6 pictures, renders asks for 7; prepare it with --pictures 7"
+    ):
+        batches(found, stage(asset_recon=replace(fits, renders=7)))
+    with pytest.raises(TrainingError, match=r"a\.npz: its pictures have 32 pixels .* again with --picture-size 64"):
+        batches(found, stage(asset_recon=replace(fits, render_size=64)))
+    # Meshes are prepared as `atoken prepare` does it where nothing is said.
+    write_cube(tmp_path / "meshes")
+    meshes = open_sources({"assets": [str(tmp_path / "meshes")]}, cache=tmp_path / "cache")
+    batches(meshes, stage(asset_recon=replace(fits, renders=24, render_size=256)))
+    with pytest.raises(TrainingError, match=r"meshes: has 24 pictures, renders asks for 25"):
+        batches(meshes, stage(asset_recon=replace(fits, renders=25)))
+
+
 def test_assets_prepared_in_another_way_than_the_recipe_has(tmp_path: Path) -> None:
     store_prepared(tmp_path / "a.npz", made_asset(0))
     wanted = (

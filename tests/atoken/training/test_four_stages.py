@@ -40,7 +40,7 @@ from tests.atoken.training.samples import made_asset
 
 HALF = TransformerConfig(width=128, blocks=3, heads=2, mlp=96)
 SMALL = ATokenConfig(name="four-test", encoder=HALF, decoder=HALF)
-STAGES = ("image-foundation", "video-dynamics", "geometry", "discrete-tokens")
+STAGES = ("image-foundation", "video-dynamics", "geometry", "discrete-tokens", "gaussians")
 
 
 class Words:
@@ -64,7 +64,7 @@ def recipe(monkeypatch: pytest.MonkeyPatch) -> Recipe:
         "gaussian_decoder={width: 32, blocks: 1, heads: 2, mlp: 32, gaussians: 2}", "optimizer.lr=1e-4",
         "gathering=nearest",
     ]  # fmt: skip
-    for stage, steps in zip(STAGES, (2, 3, 5, 5), strict=True):
+    for stage, steps in zip(STAGES, (2, 3, 5, 5, 3), strict=True):
         of_it = f"stages.{stage}"
         changes += [f"{of_it}.steps={steps}"]
         for task in load_recipe("nano").to_dict()["stages"][stage]["tasks"]:
@@ -117,23 +117,23 @@ def lines(out: Path) -> list[dict[str, Any]]:
 
 def test_all_stages_from_nothing(recipe: Recipe, given: Inputs) -> None:
     told: list[str] = []
-    assert run_session(recipe, range(4), given, device="cpu", say=told.append)
+    assert run_session(recipe, range(5), given, device="cpu", say=told.append)
     steps = [line for line in lines(given.out) if "task" in line]
     for number, stage in enumerate(recipe.stages, start=1):
         of_it = [line for line in steps if line["stage"] == number]
         assert {line["task"] for line in of_it} == set(stage.tasks) - {"image_text"}
-        assert all("image_text/semantic" in line for line in of_it)
+        assert all("image_text/semantic" in line for line in of_it) == (stage.name != "gaussians")
     assert {line["task"] for line in steps} == set(TASKS) - {"image_text"}
     assert any(
         line["asset_recon/l1"] > 0 and line["asset_recon/voxels"] > 0 for line in steps if "asset_recon/l1" in line
     )
     # KL is of posteriors; codes have none.
-    assert {line["stage"] for line in steps if any(key.endswith("/kl") for key in line)} == {1, 2, 3}
+    assert {line["stage"] for line in steps if any(key.endswith("/kl") for key in line)} == {1, 2, 3, 5}
 
     figures = json.loads((given.out / "figures.json").read_text())
     assert set(figures["stage-1"]) == {"step", "val_images_psnr", "val_top1"}
     every = {"step", "val_images_psnr", "val_top1", "val_assets_psnr", "val_clips_psnr", "val_clip_clip_psnr"}
-    assert set(figures["stage-3"]) == set(figures["stage-4"]) == every
+    assert set(figures["stage-3"]) == set(figures["stage-4"]) == set(figures["stage-5"]) == every
     assert all(0 <= figures[stage]["val_top1"] <= 1 for stage in figures)
 
     image, clip = picture(1, 32, 48), np.stack([picture(2, 32, 32)] * 6)
@@ -150,6 +150,19 @@ def test_all_stages_from_nothing(recipe: Recipe, given: Inputs) -> None:
         assert head.logits(model.embed([image]), head.embed(["picture number 1"])).shape == (1, 1)
     assert any("all stages are done" in line for line in told)
 
+    # The last stage goes on from the third and has moved its Gaussian decoder alone, by losses of its own.
+    third, last = (AToken.from_pretrained(given.out / f"stage-{n}" / "model") for n in (3, 5))
+    after = last.state_dict()
+    moved = [name for name, value in third.state_dict().items() if not torch.equal(after[name], value)]
+    assert moved
+    assert all(name.startswith("gaussian_decoder.") for name in moved)
+    assert last.gaussian_decoder is not None
+    assert last.gaussian_decoder.config.smallest_scale == 2.2e-3
+    with_log = {line["stage"] for line in steps if "asset_recon/pictures_log_mse" in line}
+    assert with_log == {5}
+    heads = [TextHead.from_pretrained(given.out / f"stage-{n}" / "model", tower=Words()) for n in (3, 5)]
+    assert (heads[0].log_scale, heads[0].bias) == (heads[1].log_scale, heads[1].bias)
+
     # What opens the clips' way is as it was made, and whatever would move it is refused.
     second = AToken.from_pretrained(given.out / "stage-2" / "model")
     kept = held(second)
@@ -160,6 +173,19 @@ def test_all_stages_from_nothing(recipe: Recipe, given: Inputs) -> None:
     decays = replace(recipe, optimizer=replace(recipe.optimizer, weight_decay=0.1))
     with pytest.raises(TrainingError, match=r"optimizer.weight_decay is 0\.1: where clips have components"):
         run_session(decays, range(2, 3), replace(given, out=other), device="cpu", say=told.append)
+
+
+def test_stage_by_stage_is_the_same_run(recipe: Recipe, given: Inputs, tmp_path: Path) -> None:
+    given = replace(given, val={})
+    assert run_session(recipe, range(5), given, device="cpu", say=lambda _: None)
+    apart = replace(given, out=tmp_path / "apart")
+    for stage in range(5):
+        assert run_session(recipe, range(stage, stage + 1), apart, device="cpu", say=lambda _: None)
+    for stage in range(1, 6):
+        one, other = (
+            AToken.from_pretrained(run.out / f"stage-{stage}" / "model").state_dict() for run in (given, apart)
+        )
+        assert all(torch.equal(other[name], value) for name, value in one.items())
 
 
 def test_a_run_that_is_cut_off_among_all_tasks_goes_on_to_the_bit(
@@ -187,7 +213,8 @@ def test_the_gaussian_decoder_alone_of_a_given_tokenizer(recipe: Recipe, given: 
     average.mkdir()
     AToken(SMALL).save_pretrained(start)
     store_prepared(average / "a.npz", replace(made_asset(0), gathering="average"))
-    other_views = load_recipe("nano-gaussians", overrides=[f"model={SMALL.name}"])
+    small = "stages.gaussians.tasks.asset_recon.render_size=16"
+    other_views = load_recipe("nano-gaussians", overrides=[f"model={SMALL.name}", small])
     shown = replace(given, data={"assets": [str(average)]}, pretrained=start, val={}, out=tmp_path / "elsewhere")
     with pytest.raises(TrainingError, match=r"start: has seen voxels coloured by nearest, .* --set gathering=nearest"):
         run_session(other_views, range(1), shown, device="cpu", say=print)
@@ -195,8 +222,7 @@ def test_the_gaussian_decoder_alone_of_a_given_tokenizer(recipe: Recipe, given: 
     head.save_pretrained(start)
     changes = [
         f"model={SMALL.name}", "gathering=nearest", "log_every=1", "stages.gaussians.steps=2",
-        "gaussian_decoder={width: 32, blocks: 1, heads: 2, mlp: 32, gaussians: 2}",
-        "stages.gaussians.tasks.asset_recon.render_size=16",
+        "gaussian_decoder={width: 32, blocks: 1, heads: 2, mlp: 32, gaussians: 2}", small,
     ]  # fmt: skip
     alone = load_recipe("nano-gaussians", overrides=changes)
     given = replace(given, val={"assets": given.val["assets"]})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +170,33 @@ TASK = "stages.second.tasks.video_recon"
         ("gathering", "mean", r"gathering must be one of nearest, average, visible, got 'mean'"),
         ("stages.second.trained", "decoder", r"second.trained must be one of all, gaussian-decoder, got 'decoder'"),
         ("stages.second.trained", "gaussian-decoder", r"second.tasks must be asset_recon alone where the Gaussian"),
+        ("stages.second.after", "third", r"stages.second.after must be the name of an earlier stage, got 'third'"),
+        ("stages.second.changes", {"seed": 1}, r"unknown key 'stages.second.changes.seed'; .*optimizer, losses"),
+        (
+            "stages.second.changes",
+            {"optimizer": {"lrr": 1}},
+            r"unknown key 'stages.second.changes.optimizer.lrr'; did you mean lr\?",
+        ),
+        (
+            "stages.second.changes",
+            {"optimizer": {"lr": "fast"}},
+            r"stages.second.changes.optimizer.lr must be a number, got 'fast'",
+        ),
+        (
+            "stages.second.changes",
+            {"optimizer": {"cooldown": 0.0}},
+            r"stages.second.changes.optimizer.cooldown must be in \(0, 1\]",
+        ),
+        (
+            "stages.second.changes",
+            {"losses": {"lpips": 1.0}},
+            r"stages.second.changes.losses.lpips must be left out: it is the same in all stages, got 1.0",
+        ),
+        (
+            "stages.second.changes",
+            {"gaussian_decoder": {"width": 8}},
+            r"stages.second.changes.gaussian_decoder.width must be left out: it is the same in all",
+        ),
         ("stages.second.steps", 0, r"stages.second.steps must be 1 or more, got 0"),
         ("stages.second.steps", 1.5, r"stages.second.steps must be a whole number, got 1.5"),
         ("stages.second.latents", 4, r"stages.second.latents must be no fewer latents and frames than before, got 4"),
@@ -253,6 +280,26 @@ def test_a_file_changes_what_it_extends(write) -> None:
     # By name, and the keys given are the only ones that differ.
     named = load_recipe(write("extends: so400m\nmodel: base\n", "c.yaml")).to_dict()
     assert named == load_recipe("so400m").to_dict() | {"name": "c", "model": "base"}
+
+
+def test_a_stage_has_its_own_settings_and_another_stage_before_it(write) -> None:
+    values = yaml.safe_load(yaml.safe_dump(SMALL))
+    last = values["stages"]["second"] | {
+        "after": "first",
+        "changes": {"optimizer": {"lr": 1}, "losses": {"l1": 0.5}, "log_every": 3},
+    }
+    values["stages"]["third"] = last
+    recipe = load_recipe(write(values))
+    assert [recipe.before(index) for index in range(3)] == [None, 0, 0]
+    assert recipe.in_stage(1) == recipe
+    own = recipe.in_stage(2)
+    assert (own.optimizer.lr, own.losses.l1, own.log_every) == (1.0, 0.5, 3)
+    assert replace(own, optimizer=recipe.optimizer, losses=recipe.losses, log_every=recipe.log_every) == recipe
+    assert parse(recipe.to_dict(), where="there") == recipe
+    # What is changed for all stages reaches those that have their own value of something else.
+    wider = load_recipe(write(values), overrides=["optimizer.ema=0.5", "stages.third.changes.losses.l1=0.25"])
+    assert (wider.in_stage(2).optimizer.ema, wider.in_stage(2).optimizer.lr) == (0.5, 1.0)
+    assert wider.in_stage(2).losses.l1 == 0.25
 
 
 def test_extending_in_a_circle_ends(write) -> None:

@@ -59,11 +59,13 @@ def test_both_are_small_half_precision_and_of_the_preset(models: dict[str, AToke
 
 def test_both_come_from_the_recipes_last_stages(models: dict[str, AToken]) -> None:
     recipe = load_recipe("nano")
-    for stage, model in zip(recipe.stages[2:], models.values(), strict=True):
+    stages = {stage.name: stage for stage in recipe.stages}
+    for name, model in zip(("gaussians", "discrete-tokens"), models.values(), strict=True):
+        stage = stages[name]
         assert stage.latents == model.config.latent_channels
         assert stage.discrete == (model.config.quantizer is not None)
         assert model.gaussian_decoder is not None
-        shape = recipe.gaussian_decoder
+        shape = recipe.in_stage(recipe.stages.index(stage)).gaussian_decoder
         assert (shape.width, shape.gaussians) == (
             model.gaussian_decoder.config.width,
             model.gaussian_decoder.config.gaussians,
