@@ -287,6 +287,7 @@ class Recipe:
             key = f"{stage.name}.changes.{name}"
             demand(name in CHANGEABLE, key, value, f"left out: a stage sets {', '.join(CHANGEABLE)}")
             if not isinstance(value, Mapping):
+                demand(isinstance(value, int) and value >= 1, key, value, "1 or more")
                 found[name] = value
                 continue
             for part in value:

@@ -51,9 +51,10 @@ def _same_rates(notes: dict[str, Any], recipe: Recipe, stage: Stage) -> bool:
 
 
 def _deciding(recipe: dict[str, Any], stage: Stage) -> dict[str, Any]:
-    """What of a recipe decides this stage's results."""
+    """What of a recipe, as the stage has it, decides this stage's results."""
     kept = {key: value for key, value in recipe.items() if key not in TELLING}
-    return kept | {"stage": recipe["stages"].get(stage.name)}
+    own = {key: value for key, value in recipe["stages"].get(stage.name, {}).items() if key != "changes"}
+    return kept | {"stage": own}
 
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any], where: str = "") -> list[str]:

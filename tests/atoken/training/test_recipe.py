@@ -187,6 +187,7 @@ TASK = "stages.second.tasks.video_recon"
             {"optimizer": {"cooldown": 0.0}},
             r"stages.second.changes.optimizer.cooldown must be in \(0, 1\]",
         ),
+        ("stages.second.changes", {"log_every": 0}, r"stages.second.changes.log_every must be 1 or more, got 0"),
         (
             "stages.second.changes",
             {"losses": {"lpips": 1.0}},

@@ -212,6 +212,18 @@ def test_another_recipe_does_not_go_on(
         train(make_recipe(**change), folder, tmp_path / "run")
 
 
+def test_a_stage_goes_on_if_what_it_sets_for_itself_changes_no_result(
+    recipe: Recipe, folder: Path, tmp_path: Path
+) -> None:
+    def with_own(**changes: Any) -> Recipe:
+        return replace(recipe, stages=(replace(recipe.stages[0], changes=changes),))
+
+    train(recipe, folder, tmp_path / "run", steps=4)
+    train(with_own(checkpoint_every=2), folder, tmp_path / "run", steps=4)
+    with pytest.raises(TrainingError, match=r"at step 8 with another optimizer\.lr;"):
+        train(with_own(optimizer={"lr": 0.5}), folder, tmp_path / "run")
+
+
 def test_more_steps_go_on_until_the_cooldown_has_begun(make_recipe: Make, folder: Path, tmp_path: Path) -> None:
     train(make_recipe(20), folder, tmp_path / "run", steps=5)
     train(make_recipe(30), folder, tmp_path / "run", steps=12)
