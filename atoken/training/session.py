@@ -23,7 +23,7 @@ from atoken.training.logs import Log, Tracker
 from atoken.training.perceptual import Perceptual, load_perceptual
 from atoken.training.recipe import Recipe
 from atoken.training.samples import comparison, save_picture
-from atoken.training.stages import Stages, averaged_model, located, stage_folder
+from atoken.training.stages import MODEL, Stages, averaged_model, located, stage_folder
 from atoken.training.tasks import IMAGE_TEXT, ImageTask
 from atoken.training.trainer import Run, Trainer
 from atoken.training.validation import Validation, load_validation
@@ -202,21 +202,27 @@ class _Session:
 
     def _head(self) -> TextHead | None:
         from atoken.text import TextHead, load_tower
-        from atoken.text.head import CONFIG_NAME
 
-        recipe, given = self.recipe, self.inputs.pretrained
+        recipe = self.recipe
         aligned = any(task.endswith("_text") for stage in recipe.stages for task in stage.tasks)
-        own = None
-        if recipe.start == "atoken" and given is not None:
-            folder = located(given).weights.parent
-            if (folder / CONFIG_NAME).is_file():
-                own = TextHead.from_pretrained(folder)  # goes with the model also where nothing is aligned
+        own = self._known_head()
         if not aligned:
             return own
         tower = load_tower(recipe.text, self.inputs.text, cache=self.inputs.cache)
         if own is not None:
             return own.with_tower(tower)
         return TextHead.fitted(tower, self.sources.captions(), preset(recipe.model).encoder.width)
+
+    def _known_head(self) -> TextHead | None:
+        """That of the models to go on from: they have learnt its vectors, whatever captions there are now."""
+        from atoken.text import TextHead
+        from atoken.text.head import CONFIG_NAME
+
+        folders = [stage_folder(self.inputs.out, index) / MODEL for index in range(len(self.recipe.stages))]
+        if self.recipe.start == "atoken" and self.inputs.pretrained is not None:
+            folders.append(located(self.inputs.pretrained).weights.parent)
+        known = next((folder for folder in folders if (folder / CONFIG_NAME).is_file()), None)
+        return None if known is None else TextHead.from_pretrained(known)
 
     def _alignment(self) -> Alignment | None:
         if self.head is None:

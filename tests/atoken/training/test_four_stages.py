@@ -188,6 +188,20 @@ def test_stage_by_stage_is_the_same_run(recipe: Recipe, given: Inputs, tmp_path:
         assert all(torch.equal(other[name], value) for name, value in one.items())
 
 
+def test_what_models_have_learnt_to_name_by_stays_when_captions_change(
+    recipe: Recipe, given: Inputs, folder: Path
+) -> None:
+    given = replace(given, val={})
+    assert run_session(recipe, range(1), given, device="cpu", say=lambda _: None)
+    captions = folder / "captions.csv"
+    captions.write_text(captions.read_text().replace("picture number", "something else, namely"))
+    assert run_session(recipe, range(1, 2), given, device="cpu", say=lambda _: None)
+    first, second = (TextHead.from_pretrained(given.out / f"stage-{n}" / "model") for n in (1, 2))
+    assert first.projection is not None
+    assert second.projection is not None
+    assert torch.equal(first.projection, second.projection)
+
+
 def test_a_run_that_is_cut_off_among_all_tasks_goes_on_to_the_bit(
     recipe: Recipe, given: Inputs, tmp_path: Path
 ) -> None:
