@@ -137,7 +137,7 @@ def test_a_plan_needs_no_data(run: Run, given: list[object]) -> None:
         (["--data", "sounds=x", "--out", "o"], "--data sounds=x: write KIND=PATH"),
         (["--data", "images=nowhere", "--out", "o"], "nowhere: no such file or folder"),
         (["--data", "images=empty", "--out", "o"], "empty: "),
-        (["--data", "images=photos", "--out", "o", "--stage", "5"], "--stage 5: give a stage from 1 to 4"),
+        (["--data", "images=photos", "--out", "o", "--stage", "6"], "--stage 6: give a stage from 1 to 5"),
         (["--data", "images=photos", "--out", "o", "--set", "lr=1"], "lr"),
         (["--data", "images=photos", "--out", "o", "--tracker", "paper"], "--tracker paper: give tensorboard or wandb"),
         (["--data", "images=photos", "--out", "o"], "image_text needs images with captions"),
