@@ -24,6 +24,8 @@ MOST_VOXELS = 8_000
 """Of an asset to train on: attention over more takes a CPU half a minute a step."""
 VIEWS, SIZE = 24, 256
 """Views that an asset's voxels come from, as the protocol ``preview`` has them, by which it is measured."""
+PICTURE_SIZE = 128
+"""Of what reconstructions are compared with: a multiple of what the ablations' recipes draw."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +108,7 @@ def _furniture(folder: Path, say: Callable[[str], None]) -> Path:
     store = ZipStore(asset_samples.ARCHIVE)
     members = {model.id: [n for n in store.names() if n.startswith(f"{model.id}/")] for model in asset_samples.MODELS}
     _lay_out(folder, store, list(members.items()))
-    preparation = Preparation(recipe=Recipe(views=VIEWS, size=SIZE))
+    preparation = Preparation(recipe=Recipe(views=VIEWS, size=SIZE), picture_size=PICTURE_SIZE)
     places = (folder / PREPARED, folder / LARGE)
     meshes = list_meshes(folder / TRAIN)
     missing = [mesh for mesh in meshes if not any((place / f"{mesh.name}.npz").is_file() for place in places)]

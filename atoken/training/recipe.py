@@ -25,9 +25,11 @@ Trained = Literal["all", "gaussian-decoder"]
 
 CHANGEABLE = ("optimizer", "losses", "gaussian_decoder", "log_every", "validate_every", "checkpoint_every")
 """Keys of a recipe that a stage can set for itself."""
-_ALIKE = {"losses": ("lpips", "gram", "clip", "distillation", "adversarial")}
-_OWN = {"gaussian_decoder": ("smallest_scale",)}
-"""Of those keys, what needs something that is loaded once for all stages; and what alone can change later."""
+_ALIKE = {
+    "losses": ("lpips", "gram", "clip", "distillation", "adversarial"),
+    "gaussian_decoder": ("width", "blocks", "heads", "mlp", "gaussians"),
+}
+"""Of those keys, what is the same in all stages: it needs networks that are loaded once, or is the decoder's shape."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -291,8 +293,7 @@ class Recipe:
                 found[name] = value
                 continue
             for part in value:
-                own = _OWN.get(name)
-                free = part not in _ALIKE.get(name, ()) and (own is None or part in own)
+                free = part not in _ALIKE.get(name, ())
                 demand(free, f"{key}.{part}", value[part], "left out: it is the same in all stages")
             try:
                 found[name] = replace(getattr(self, name), **value)

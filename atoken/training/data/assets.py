@@ -147,10 +147,12 @@ class MeshFolder(AssetSource):
         file = next(part for part in (mesh.path, *mesh.path.parents) if part.is_file())
         state = file.stat()
         stamp = fingerprint_of([str(mesh.path.absolute()), state.st_size, state.st_mtime_ns])
-        path = self._cache / "assets" / f"{mesh.name}-{stamp[:16]}-{self._gathering}.npz"
+        how = self._preparation()
+        # What an earlier version made with smaller pictures has another name.
+        path = self._cache / "assets" / f"{mesh.name}-{stamp[:16]}-{self._gathering}-{how.picture_size}.npz"
         try:
             if not path.is_file():
-                prepare(mesh, path, self._preparation())
+                prepare(mesh, path, how)
             return load_prepared(path)
         except (InputError, TrainingError) as error:
             raise SampleError(str(error).removeprefix(f"{mesh.path}: ")) from None

@@ -319,6 +319,10 @@ def test_meshes_are_prepared_when_they_are_drawn(tmp_path: Path, monkeypatch: py
     asset = source.asset(1)
     assert asset.gathering == "visible"
     assert [path.suffix for path in cache.rglob("*.*")] == [".npz"]
+    # What was kept with pictures of another size does not do for this one.
+    larger = replace(quick(recipe=Recipe(gathering="visible")), picture_size=48)
+    monkeypatch.setattr("atoken.training.data.prepare.Preparation", lambda **_: larger)
+    assert source.asset(1).pictures.shape[1] == 48
     monkeypatch.setattr("atoken.training.data.prepare.prepare", None)
     np.testing.assert_array_equal(source.asset(1).features, asset.features)
 
