@@ -88,7 +88,8 @@ def check(
     make_folder(folder)
     write_atomically(folder / NAME, json.dumps(made, indent=1, ensure_ascii=False).encode())
     faults = [f"{part}: {fault}" for part, found in parts.items() for fault in found]
-    echo(f"{tokenizer.card.title}: {'the contract holds' if not faults else f'{len(faults)} faults'}")
+    count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
+    echo(f"{tokenizer.card.title}: {count if faults else 'the contract holds'}")
     for fault in faults:
         echo(f"  {fault}")
     for name, entry in capabilities.items():

@@ -85,7 +85,7 @@ def test_a_claim_that_the_contract_refutes_is_no_capability(module: str, tmp_pat
     assert made["capabilities"]["image reconstruction"]["holds"] is False
     assert made["capabilities"]["image reconstruction"]["seen"] == made["contract"]["faults"]["image"][0]
     assert made["capabilities"]["video reconstruction"]["holds"] is True
-    assert "faults" in said
+    assert "honest: 1 fault\n" in said
 
 
 def test_what_has_no_right_card_is_not_filed(module: str, tmp_path: Path) -> None:
