@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from atoken.training.errors import TrainingError
 
-__all__ = ["World", "full_state", "joined", "local", "placed_like"]
+__all__ = ["World", "full", "full_state", "joined", "local", "placed_like"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +140,12 @@ def placed_like(tensor: Tensor, other: Tensor) -> Tensor:
     return local(distribute_tensor(tensor, other.device_mesh, other.placements))
 
 
+def full(tensor: Tensor) -> Tensor:
+    """The whole of a sharded tensor; every rank must ask. Any other as it is."""
+    whole = getattr(tensor, "full_tensor", None)
+    return tensor if whole is None else whole()
+
+
 def full_state(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Whole tensors of sharded ones; every rank must ask. Others as they are."""
-    return {
-        name: tensor if (whole := getattr(tensor, "full_tensor", None)) is None else whole()
-        for name, tensor in tensors.items()
-    }
+    """`full` of every tensor."""
+    return {name: full(tensor) for name, tensor in tensors.items()}

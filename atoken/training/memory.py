@@ -18,7 +18,7 @@ from atoken.training.flops import GaussianShape, Load, VoxelLoad
 __all__ = ["Memory", "Parameters", "activations", "gaussian_activations", "parameters", "states"]
 
 STATE_BYTES = {"weights": 4, "gradients": 4, "moments": 8, "average": 4}
-"""Of a parameter, all in float32: AdamW has two moments."""
+"""Of a parameter, all in float32: AdamW has two moments. Muon has one, which is not counted off."""
 
 POSITIONS = 256
 """Rows of the learned table of positions."""

@@ -1,4 +1,4 @@
-"""AdamW over a trainee's parts, and the moving average of its weights."""
+"""AdamW, or Muon beside it, over a trainee's parts, and the moving average of its weights."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ import torch
 from torch import Tensor, nn
 
 from atoken.training.distributed import local
+from atoken.training.muon import MuonAdamW
 from atoken.training.recipe import Optimizer
 
 __all__ = ["Average", "build_optimizer", "set_learning_rate"]
 
 
-def build_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.AdamW:
-    """AdamW in groups by learning rate and decay.
+STACKED = {".to_qkv.": 3, ".to_kv.": 2}
+"""Weights that hold several matrices, and how many."""
 
-    The blocks' matrices decay; what stands at the two ends (input and output layers, norms, positions, the probe, scale
-    and bias of scores) does not, and learns at `io_lr_ratio`. The encoder learns at `encoder_lr_ratio` of either. The
-    Gaussian decoder, which starts from nothing with few steps to come, learns at the full rate.
+
+def build_optimizer(model: nn.Module, settings: Optimizer) -> MuonAdamW:
+    """Groups by learning rate, decay and kind of step.
+
+    The matrices of blocks and head decay, and move by Muon if the settings say so; what stands at the two ends (input
+    and output layers, norms, positions, the probe, scale and bias of scores) does neither, and learns at `io_lr_ratio`.
+    The encoder learns at `encoder_lr_ratio` of either. The Gaussian decoder, which starts from nothing with few steps
+    to come, learns at the full rate.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, int], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -28,21 +34,27 @@ def build_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.AdamW:
         ratio = 1.0 if inner or ".gaussian_decoder." in name else settings.io_lr_ratio
         if ".encoder." in name:
             ratio *= settings.encoder_lr_ratio
-        groups.setdefault((ratio, settings.weight_decay if inner else 0.0), []).append(parameter)
-    optimizer = torch.optim.AdamW(
-        [{"params": group, "lr_ratio": ratio, "weight_decay": decay} for (ratio, decay), group in groups.items()],
+        parts = (
+            next((n for part, n in STACKED.items() if part in name), 1) if inner and settings.matrices == "muon" else 0
+        )
+        groups.setdefault((ratio, settings.weight_decay if inner else 0.0, parts), []).append(parameter)
+    optimizer = MuonAdamW(
+        [
+            {"params": group, "lr_ratio": ratio, "weight_decay": decay, "parts": parts}
+            for (ratio, decay, parts), group in groups.items()
+        ],
         lr=settings.lr,
         betas=settings.betas,
         fused=True,
     )
     # Moments of zero, as the first step would make them: not every weight has a gradient in every step, and a
     # checkpoint must hold all of them whenever it is written.
-    for parameter in (p for group in groups.values() for p in group):
-        optimizer.state[parameter] = {
-            "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
+    for (_, _, parts), group in groups.items():
+        for parameter in group:
+            moments = ("momentum",) if parts else ("exp_avg", "exp_avg_sq")
+            # AdamW counts steps for each weight, and asks even of Muon's for the number when it is loaded.
+            step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            optimizer.state[parameter] = {"step": step} | {name: torch.zeros_like(parameter) for name in moments}
     return optimizer
 
 

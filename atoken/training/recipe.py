@@ -14,7 +14,7 @@ from atoken.config import Gathering
 from atoken.training.errors import TrainingError
 from atoken.training.tasks import IMAGE_TEXT, AssetTask, ImageTask, VideoTask, demand, demand_choice
 
-__all__ = ["CHANGEABLE", "GaussianShape", "Losses", "Optimizer", "Recipe", "Stage"]
+__all__ = ["CHANGEABLE", "GaussianShape", "Losses", "Matrices", "Optimizer", "Recipe", "Stage"]
 
 Start = Literal["random", "pca", "siglip2", "atoken"]
 GramForm = Literal["G1", "G2", "G3"]
@@ -22,6 +22,7 @@ Directions = Literal["image-to-text", "both"]
 Precision = Literal["float32", "bfloat16"]
 Text = Literal["none", "sentence", "siglip2"]
 Trained = Literal["all", "gaussian-decoder"]
+Matrices = Literal["adamw", "muon"]
 
 CHANGEABLE = ("optimizer", "losses", "gaussian_decoder", "log_every", "validate_every", "checkpoint_every")
 """Keys of a recipe that a stage can set for itself."""
@@ -83,9 +84,11 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Optimizer:
-    """AdamW and its learning rate; the defaults are the paper's (3.5).
+    """The optimiser and its learning rate; the defaults are the paper's (3.5).
 
     Attributes:
+        matrices: what moves the matrices of blocks and head; "muon" (`atoken.training.muon`) learns more in as many
+            steps, each a little longer, and holds one number beside each weight instead of two.
         lr, final_lr: highest and last learning rate of a stage.
         warmup_steps: of a stage, in which the rate rises from 0; at most a tenth of its steps are taken.
         cooldown: last share of a stage's steps in which the rate falls by a half cosine; 1 is the usual cosine.
@@ -97,6 +100,7 @@ class Optimizer:
         ema: decay of the weights' moving average, which is what is evaluated and shipped.
     """
 
+    matrices: Matrices = "adamw"
     lr: float = 3e-4
     final_lr: float = 3e-5
     warmup_steps: int = 2000
@@ -110,6 +114,7 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "betas", tuple(self.betas))
+        demand_choice("optimizer.matrices", self.matrices, Matrices)
         demand(0 < self.final_lr <= self.lr, "optimizer.final_lr", self.final_lr, "positive and at most lr")
         demand(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "0 or more")
         demand(0 < self.cooldown <= 1, "optimizer.cooldown", self.cooldown, "in (0, 1]")

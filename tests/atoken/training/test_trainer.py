@@ -21,7 +21,7 @@ from atoken.tokenizer import AToken
 from atoken.training import passes
 from atoken.training.errors import TrainingError
 from atoken.training.logs import LOG
-from atoken.training.recipe import Recipe
+from atoken.training.recipe import Matrices, Recipe
 from atoken.training.session import Inputs, run_session
 from atoken.training.trainer import Trainer
 from atoken.training.validation import psnr
@@ -71,9 +71,11 @@ def test_training_makes_reconstructions_better(make_recipe: Make, folder: Path, 
     assert scores[1] > scores[0] + 0.3
 
 
+@pytest.mark.parametrize("matrices", ["adamw", "muon"])
 def test_a_resumed_run_has_the_very_losses_of_an_uninterrupted_one(
-    recipe: Recipe, folder: Path, tmp_path: Path
+    recipe: Recipe, folder: Path, tmp_path: Path, matrices: Matrices
 ) -> None:
+    recipe = replace(recipe, optimizer=replace(recipe.optimizer, matrices=matrices))
     assert train(recipe, folder, tmp_path / "whole")
     assert not train(recipe, folder, tmp_path / "cut", steps=7)
     assert not (tmp_path / "cut" / "stage-1" / "model").exists()

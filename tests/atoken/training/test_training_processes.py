@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from atoken.training.logs import LOG
-from atoken.training.recipe import Recipe
+from atoken.training.recipe import Matrices, Recipe
 
 SCRIPT = """
 import json, sys, torch
@@ -58,10 +59,12 @@ def train(folder: Path, tmp_path: Path, tiny: Any) -> Train:
     return call
 
 
+@pytest.mark.parametrize("matrices", ["adamw", "muon"])
 def test_two_processes_agree_with_one_and_one_goes_on(
-    make_recipe: Callable[..., Recipe], train: Train, tmp_path: Path
+    make_recipe: Callable[..., Recipe], train: Train, tmp_path: Path, matrices: Matrices
 ) -> None:
     recipe = make_recipe(9)
+    recipe = replace(recipe, optimizer=replace(recipe.optimizer, matrices=matrices))
     alone = train(recipe, tmp_path / "alone", processes=1)
     cut = train(recipe, tmp_path / "two", processes=2, steps=6)
     assert list(cut) == [1, 2, 3, 4, 5, 6]
