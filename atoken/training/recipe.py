@@ -95,7 +95,8 @@ class Optimizer:
         encoder_lr_ratio: the encoder's rate relative to the rest's; below 1 where it starts pretrained.
         io_lr_ratio: the rate of all but the blocks' and the head's matrices relative to theirs; below 1 where the PCA
             has set them.
-        betas, weight_decay: of AdamW; the decay acts on matrices.
+        betas: of AdamW.
+        weight_decay: acts on matrices, whatever moves them.
         clip: largest norm of the gradient. The paper gives none.
         ema: decay of the weights' moving average, which is what is evaluated and shipped.
     """

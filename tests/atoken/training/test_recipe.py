@@ -163,6 +163,7 @@ TASK = "stages.second.tasks.video_recon"
         ("compile", 1, r"compile must be true or false, got 1"),
         ("start", "pcaa", r"start must be one of random, pca, siglip2, atoken, got 'pcaa'"),
         ("model", 3, r"model must be a text, got 3"),
+        ("optimizer.matrices", "sgd", r"optimizer.matrices must be one of adamw, muon, got 'sgd'"),
         ("optimizer", 3, r"optimizer: must hold keys and values"),
         ("stages", [], r"stages: must hold keys and values"),
         ("stages", {}, r"stages must be at least one"),
