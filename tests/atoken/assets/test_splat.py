@@ -255,6 +255,7 @@ def test_gradients_are_those_of_the_plain_formula(monkeypatch: pytest.MonkeyPatc
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 500), st.sampled_from([(16, 16), (33, 47), (1, 1)]), st.booleans())
 @example(2, 1, (1, 1), False)  # the one Gaussian lies beside the picture
+@example(99999, 95, (33, 47), True)  # either is 1e-4 away from float64, of gradients up to 3.3
 def test_compiled_and_torch_have_the_same_gradients(seed: int, count: int, size: tuple[int, int], dense: bool) -> None:
     scene = scattered(count, seed)
     if dense:  # alphas held at 0.99, pixels that are done
@@ -268,7 +269,7 @@ def test_compiled_and_torch_have_the_same_gradients(seed: int, count: int, size:
         (picture * weights).sum().backward()
         found.append([picture.detach(), *(part.grad for part in parts)])
     for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-5 * max(1.0, float(theirs.abs().max())))
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4 * max(1.0, float(theirs.abs().max())))
 
 
 def test_threads_change_no_bit_of_a_gradient() -> None:
