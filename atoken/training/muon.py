@@ -27,7 +27,7 @@ ADAMW_RMS = 0.2
 
 
 class MuonAdamW(torch.optim.AdamW):
-    """AdamW, but for groups with `parts`, whose parameters [out, in] move by Muon with Nesterov momentum.
+    """AdamW, but for groups whose `parts` is not 0: their parameters [out, in] move by Muon with Nesterov momentum.
 
     `parts` is how many matrices, one above the other, a parameter of the group holds: 3 where it makes query, key and
     value. Rows and columns whose gradients have always been zero stay as they are, bit for bit.

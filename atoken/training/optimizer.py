@@ -34,9 +34,7 @@ def build_optimizer(model: nn.Module, settings: Optimizer) -> MuonAdamW:
         ratio = 1.0 if inner or ".gaussian_decoder." in name else settings.io_lr_ratio
         if ".encoder." in name:
             ratio *= settings.encoder_lr_ratio
-        parts = (
-            next((n for part, n in STACKED.items() if part in name), 1) if inner and settings.matrices == "muon" else 0
-        )
+        parts = _parts(name) if inner and settings.matrices == "muon" else 0
         groups.setdefault((ratio, settings.weight_decay if inner else 0.0, parts), []).append(parameter)
     optimizer = MuonAdamW(
         [
@@ -56,6 +54,10 @@ def build_optimizer(model: nn.Module, settings: Optimizer) -> MuonAdamW:
             step = torch.zeros((), dtype=torch.float32, device=parameter.device)
             optimizer.state[parameter] = {"step": step} | {name: torch.zeros_like(parameter) for name in moments}
     return optimizer
+
+
+def _parts(name: str) -> int:
+    return next((number for part, number in STACKED.items() if part in name), 1)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
