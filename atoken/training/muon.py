@@ -8,7 +8,7 @@ learnt as fast as those with large ones: Jordan et al., "Muon: an optimizer for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -44,42 +44,41 @@ class MuonAdamW(torch.optim.AdamW):
         for group in self.param_groups:
             if not group["parts"]:
                 continue
-            moved = [p for p in group["params"] if p.grad is not None]
+            moved = [(p, p.grad) for p in group["params"] if p.grad is not None]
             self._step_matrices(moved, group)
-            put_aside += [(p, p.grad) for p in moved]
+            put_aside += moved
         for parameter, _ in put_aside:
             parameter.grad = None  # AdamW passes it over
         super().step()
         for parameter, gradient in put_aside:
             parameter.grad = gradient
 
-    def _step_matrices(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        if not parameters:
+    def _step_matrices(self, moved: list[tuple[Tensor, Tensor]], group: dict[str, Any]) -> None:
+        """Weights with their gradients; none of them where a step has no task for them."""
+        if not moved:
             return
-        gradients = [local(p.grad) for p in parameters if p.grad is not None]
-        momenta = [self.state[p]["momentum"] for p in parameters]
-        torch._foreach_lerp_([local(m) for m in momenta], gradients, 1.0 - MOMENTUM)
-        ahead = [p.grad.lerp(m, MOMENTUM) for p, m in zip(parameters, momenta, strict=True) if p.grad is not None]
+        momenta = [self.state[weight]["momentum"] for weight, _ in moved]
+        torch._foreach_lerp_([local(m) for m in momenta], [local(g) for _, g in moved], 1.0 - MOMENTUM)
+        ahead = [gradient.lerp(momentum, MOMENTUM) for (_, gradient), momentum in zip(moved, momenta, strict=True)]
         # Every rank works on whole matrices: a part of one does not know the directions of the whole.
-        matrices = [part for value in ahead for part in full(value).chunk(group["parts"])]
-        directions = orthogonal(matrices)
+        parts = group["parts"]
+        directions = orthogonal([part for value in ahead for part in full(value).chunk(parts)])
         steps = []
-        for number, parameter in enumerate(parameters):
-            own = directions[number * group["parts"] : (number + 1) * group["parts"]]
+        for number, (weight, _) in enumerate(moved):
+            own = directions[number * parts : (number + 1) * parts]
             scaled = torch.cat([value * (ADAMW_RMS * max(value.shape) ** 0.5) for value in own])
-            steps.append(placed_like(scaled, parameter))
-        weights = [local(p) for p in parameters]
+            steps.append(placed_like(scaled, weight))
+        weights = [local(weight) for weight, _ in moved]
         torch._foreach_mul_(weights, 1.0 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(weights, steps, alpha=-group["lr"])
 
 
-def orthogonal(matrices: Iterable[Tensor]) -> list[Tensor]:
+def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
     """For each matrix U S V^T about U V^T: singular values of a hundredth of the norm or more come to 0.7 to 1.2.
 
     Matrices of one shape are taken together.
     """
-    matrices = list(matrices)
-    found: list[Tensor] = [torch.empty(0)] * len(matrices)
+    found: dict[int, Tensor] = {}
     shapes: dict[tuple[int, int], list[int]] = {}
     for place, matrix in enumerate(matrices):
         shapes.setdefault((min(matrix.shape), max(matrix.shape)), []).append(place)
@@ -92,7 +91,7 @@ def orthogonal(matrices: Iterable[Tensor]) -> list[Tensor]:
             x = a * x + torch.baddbmm(gram, gram, gram, beta=b, alpha=c) @ x
         for place, value in zip(places, x, strict=True):
             found[place] = value if _is_wide(matrices[place]) else value.mT
-    return found
+    return [found[place] for place in range(len(matrices))]
 
 
 def _wide(matrix: Tensor) -> Tensor:
