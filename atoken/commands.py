@@ -70,6 +70,7 @@ def encode(
     kept: Literal["mean", "sample", "codes"],
     seed: int,
     token_budget: int,
+    search: int = 0,
     space: SpaceTiles | None = None,
     recipe: Recipe | None = None,
     view_cache: Path | None = None,
@@ -77,6 +78,7 @@ def encode(
     """Encode files into one token file; videos stream, and so does the file.
 
     Args:
+        search: steps of `AToken.encode`'s search.
         recipe, view_cache: how meshes become voxels, and where their views are kept, as of `Work`.
 
     Raises:
@@ -87,6 +89,8 @@ def encode(
         raise InputError(f"{network.config.name} is continuous: it has no codes; leave out --codes")
     if space is not None:
         space.in_patches(network.config.patch)  # Wrong tiles are no file's fault.
+        if search:
+            raise InputError("--search takes whole frames; leave out --tile-size")
 
     def chosen(latents: Latents, sample: Callable[[Latents], SparseTokens]) -> Latents | SparseTokens:
         if not bool(torch.isfinite(latents.mean.features).all()):
@@ -97,20 +101,21 @@ def encode(
 
     def compute(items: Sequence[Item]) -> list[Latents | SparseTokens]:
         given = [item.content for item in items]
-        latents = network.encode(given, fit=fit) if space is None else _tiled(network, given, fit, space)
+        latents = network.encode(given, fit=fit, search=search) if space is None else _tiled(network, given, fit, space)
         seeds = [seed + item.place for item in items]
         return [*chosen(latents, lambda posterior: posterior.sample(seeds)).split()]
 
     def stream(clip: Clip) -> None:
         sampler = PosteriorSampler(seed + clip.place)
         with writer.item(clip.name, clip.rate) as add:
-            for latents in network.encode_video(clip.frames, fit=fit, space=space):
+            for latents in network.encode_video(clip.frames, fit=fit, space=space, search=search):
                 add(chosen(latents, sampler.sample))
 
     settings = {
         "fit": fit,
         "kept": kept,
         "seed": seed if kept == "sample" else None,
+        "search": search,
         "device": network.device.type,
         "dtype": str(network.dtype).removeprefix("torch."),
         "token_budget": token_budget,

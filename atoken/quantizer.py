@@ -45,6 +45,24 @@ class FSQ(nn.Module):
         bounded: Tensor = torch.tanh(z.float() + shift) * half - offset
         return bounded
 
+    def unbound(self, bounded: Tensor) -> Tensor:
+        """Inverse of `bound`, but for float32 rounding."""
+        half, offset, shift, _ = self._on(bounded.device)[0]
+        z: Tensor = torch.atanh((bounded + offset) / half) - shift
+        return z
+
+    def outermost(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Lowest and highest level of each channel, [channels] float32, as `bound` counts them."""
+        half = self._on(device)[0][3]
+        levels = torch.tensor(self.config.levels * self.config.codebooks, dtype=torch.float32, device=device)
+        return -half, levels - 1 - half
+
+    def straight_through(self, bounded: Tensor) -> Tensor:
+        """Codes [L, channels] in [-1, 1) of what `bound` gives, rounded; gradients pass as if they were not."""
+        half = self._on(bounded.device)[0][3]
+        # The added difference is exactly zero: the value stays a level, the gradient passes.
+        return (bounded.detach().round() + (bounded - bounded.detach())) / half
+
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Quantise latents.
 
@@ -56,14 +74,11 @@ class FSQ(nn.Module):
             [L, codebooks] int32.
         """
         bounded = self.bound(z)
-        rounded = bounded.detach().round()
         constants, basis = self._on(z.device)
-        half = constants[3]
         dims = len(self.config.levels)
-        digits = torch.unflatten((rounded + half).to(torch.int32), -1, (-1, dims))
+        digits = torch.unflatten((bounded.detach().round() + constants[3]).to(torch.int32), -1, (-1, dims))
         indices = (digits * basis).sum(dim=-1, dtype=torch.int32)
-        # The added difference is exactly zero: the value stays a level, the gradient passes.
-        return (rounded + (bounded - bounded.detach())) / half, indices
+        return self.straight_through(bounded), indices
 
     def indices_to_codes(self, indices: Tensor) -> Tensor:
         """Exact inverse: indices [L, codebooks] (int32 or int64) -> codes [L, channels] float32.

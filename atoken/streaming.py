@@ -20,6 +20,7 @@ from torch import Tensor
 from atoken.errors import InputError
 from atoken.parts import Succession, cut_video, join_video, steps_of
 from atoken.patches import Fit, Frames, Pixels, as_clip, check_rules, pack_pixels, to_pixels
+from atoken.search import check_search, search_codes
 from atoken.space import SpaceTiles, Spot, spots
 from atoken.tiles import Tiles, plan_raster
 from atoken.tokens import Latents, SparseTokens
@@ -35,11 +36,14 @@ Plan = Callable[..., tuple[Tiles, Context]]
 
 
 def encode_stream(
-    model: AToken, frames: Iterable[Pixels], *, fit: Fit, frames_rule: Frames, space: SpaceTiles | None
+    model: AToken, frames: Iterable[Pixels], *, fit: Fit, frames_rule: Frames, space: SpaceTiles | None, search: int
 ) -> Iterator[Latents]:
     """The work of `AToken.encode_video`, which tells what goes in and comes out."""
     check_rules(fit, frames_rule)
-    encoder = _TileEncoder(model, space)
+    check_search(model, search)
+    if search and space is not None:
+        raise InputError("a search takes whole frames: spatial tiles overlap, and share codes; leave one of them out")
+    encoder = _TileEncoder(model, space, search)
     patch_frames = model.config.patch[0]
     # Where frames may be dropped a tile waits until it is known whether it is the last one: the last
     # tells in its spec how many frames there were.
@@ -147,8 +151,9 @@ def _culprit(piece: Any, count: int, error: InputError) -> str:
 class _TileEncoder:
     """Pixels of one temporal tile to latents; plans are made once for all tiles of a size."""
 
-    def __init__(self, model: AToken, space: SpaceTiles | None) -> None:
+    def __init__(self, model: AToken, space: SpaceTiles | None, search: int) -> None:
         self._model = model
+        self._search = search
         self._plan = _planner(model, model.encoder.head_dim)
         self._spots = _placer(model, space)
 
@@ -168,9 +173,11 @@ class _TileEncoder:
         if len(clip) > count:
             spec = replace(spec, frames=count, out_frames=count)
         mean, logvar = self._moments(tokens.features, spec.grid(model.config.patch)).chunk(2, dim=-1)
+        tokens = SparseTokens(tokens.features, tokens.coords, tokens.lengths, (spec,))
+        mean = search_codes(model, tokens, mean.contiguous(), self._search)
         coords = tokens.coords
         coords[:, 0] += step
-        return Latents(SparseTokens(mean.contiguous(), coords, tokens.lengths, (spec,)), logvar.contiguous())
+        return Latents(SparseTokens(mean, coords, tokens.lengths, (spec,)), logvar.contiguous())
 
     def _moments(self, features: Tensor, grid: Grid) -> Tensor:
         placed = self._spots(grid[1:])

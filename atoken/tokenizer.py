@@ -13,6 +13,7 @@ from atoken.assets.gaussians import Gaussians
 from atoken.errors import InputError
 from atoken.network import Network
 from atoken.patches import Fit, Frames, Items, Output, Pixels, converter, pack_pixels, unpack_pixels
+from atoken.search import check_search, search_codes
 from atoken.space import SpaceTiles
 from atoken.streaming import decode_stream, encode_stream
 from atoken.tokens import Latents, SparseTokens
@@ -28,7 +29,7 @@ class AToken(Network):
     """
 
     @torch.no_grad()
-    def encode(self, items: Items, *, fit: Fit = "pad", frames: Frames = "pad") -> Latents:
+    def encode(self, items: Items, *, fit: Fit = "pad", frames: Frames = "pad", search: int = 0) -> Latents:
         """Latents of images, videos and assets.
 
         Args:
@@ -36,17 +37,21 @@ class AToken(Network):
                 `Asset`s, mixed. `fit` and `frames` do nothing to assets.
             fit: "pad" reflects up to whole patches, "crop" centre-crops down to them.
             frames: "pad" keeps every frame, "drop" imitates the release.
+            search: steps in which a quantized model looks for better codes than its encoder gives at once: the means
+                that come back are on levels, and `quantize` gives their codes. See `atoken.search`.
 
         Returns:
             Means and log variances in float32, on the model's device.
 
         Raises:
-            InputError: an item that is not such an array, or not finite and in range.
+            InputError: an item that is not such an array, or not finite and in range; a search by a continuous model.
         """
+        check_search(self, search)
         tokens = self._pack(items, fit, frames)
         _, moments = self.forward_encoder(tokens)
         mean, logvar = moments.float().chunk(2, dim=-1)
-        return Latents(tokens.with_features(mean.contiguous()), logvar.contiguous())
+        mean = search_codes(self, tokens, mean.contiguous(), search)
+        return Latents(tokens.with_features(mean), logvar.contiguous())
 
     @torch.no_grad()
     def quantize(self, latents: Latents | SparseTokens) -> SparseTokens:
@@ -161,6 +166,7 @@ class AToken(Network):
         fit: Fit = "pad",
         frames_rule: Frames = "pad",
         space: SpaceTiles | None = None,
+        search: int = 0,
     ) -> Iterator[Latents]:
         """`encode` of one video of any length, holding no more than a temporal tile of it.
 
@@ -169,16 +175,18 @@ class AToken(Network):
                 or floats in [-1, 1]. Their number need not be known.
             fit, frames_rule: as `fit` and `frames` of `encode`.
             space: cut frames into these tiles too; changes the result, see `atoken.space`.
+            search: as in `encode`; not together with `space`.
 
         Yields:
             Latents of each temporal tile once its frames are there: one item, whose t goes on from
             the part before. `join_video` makes one item of all.
 
         Raises:
-            InputError: on the way, a frame that `encode` would refuse or that has another size or
-                type than the first, named by its number from 0; no frame at all.
+            InputError: a search that `encode` would refuse, or with spatial tiles; on the way, a frame that `encode`
+                would refuse or that has another size or type than the first, named by its number from 0; no frame at
+                all.
         """
-        return encode_stream(self, frames, fit=fit, frames_rule=frames_rule, space=space)
+        return encode_stream(self, frames, fit=fit, frames_rule=frames_rule, space=space, search=search)
 
     def decode_video(
         self,

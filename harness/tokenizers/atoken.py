@@ -66,8 +66,10 @@ class ATokenAdapter(Tokenizer):
     A continuous model decodes the mean or a sample of its posterior; a quantized one its codes.
     """
 
-    def __init__(self, model: AToken, card: TokenizerCard) -> None:
+    def __init__(self, model: AToken, card: TokenizerCard, search: int = 0) -> None:
+        """`search` is that of `AToken.encode`."""
         self._model = model
+        self._search = search
         self.card = card
 
     @property
@@ -75,7 +77,7 @@ class ATokenAdapter(Tokenizer):
         return self._model.device
 
     def encode(self, images: Sequence[Tensor], *, latent: LatentMode, seeds: Sequence[int]) -> Encoded:
-        latents = self._model.encode([image.permute(1, 2, 0) for image in images], fit="pad")
+        latents = self._model.encode([image.permute(1, 2, 0) for image in images], fit="pad", search=self._search)
         counts = latents.mean.lengths
         quantizer = self._model.config.quantizer
         if quantizer is None:
@@ -100,8 +102,10 @@ class ATokenVideoAdapter(ATokenAdapter, VideoTokenizer, ATokenAssets):
     frames are completed and cut again.
     """
 
-    def __init__(self, model: AToken, card: TokenizerCard, options: VideoOptions, assets: AssetOptions) -> None:
-        super().__init__(model, card)
+    def __init__(
+        self, model: AToken, card: TokenizerCard, options: VideoOptions, assets: AssetOptions, search: int
+    ) -> None:
+        super().__init__(model, card, search)
         self._options = options
         self._asset_options = assets
         self.unrendered = UNRENDERED if model.gaussian_decoder is None else None
@@ -125,7 +129,7 @@ class ATokenVideoAdapter(ATokenAdapter, VideoTokenizer, ATokenAssets):
         seed: int,
     ) -> Iterator[EncodedPart]:
         sampler = PosteriorSampler(seed)
-        for latents in self._model.encode_video(frames, space=self._options.space):
+        for latents in self._model.encode_video(frames, space=self._options.space, search=self._search):
             yield self._part(latents, None if latent == "mean" else sampler)
 
     def _part(self, latents: Latents, sampler: PosteriorSampler | None) -> EncodedPart:
@@ -165,6 +169,7 @@ def create(
     gaussians: str | None = None,
     occupancy: str | None = None,
     gathering: str | None = None,
+    search: str | None = None,
 ) -> ATokenAdapter:
     """Factory of ``atoken``.
 
@@ -175,12 +180,14 @@ def create(
         stride_frames, cache_frames, space_tiles: how videos are cut, see `VideoOptions`; images are not.
         gaussians: a Gaussian decoder for 3D assets; if None that which lies beside the model, if there is one.
         occupancy, gathering: how 3D assets become voxels, see `AssetOptions`.
+        search: steps in which a quantized model looks for closer codes, see `atoken.search`.
 
     Raises:
         CheckpointError: no such checkpoint, or a broken or undecidable one.
         BenchError: an unknown dtype, or an option that is malformed or means nothing to this model.
-        InputError: spatial tiles that do not suit the model's patches.
+        InputError: spatial tiles that do not suit the model's patches; a search by a continuous model.
     """
+    from atoken.search import check_search
     from atoken.tokenizer import AToken
 
     if dtype not in DTYPES:
@@ -190,12 +197,25 @@ def create(
     texts = {"stride_frames": stride_frames, "cache_frames": cache_frames, "space_tiles": space_tiles}
     options = VideoOptions.read(model.config, **texts)
     assets = AssetOptions.read(model.config, occupancy=occupancy, gathering=gathering)
+    steps = _steps(search)
+    check_search(model, steps)
+    if steps and space_tiles is not None:
+        raise BenchError("search takes whole frames; leave out --option space_tiles")
     published = published_as(model.config)
     if published is not None and published.images_only:
         if given := [option for option, text in texts.items() if text is not None]:
             raise BenchError(f"{name}: has seen images only, so that frames go one by one; {given[0]} cuts nothing")
         return ATokenAdapter(model, image_card(name, model.config))
-    return ATokenVideoAdapter(model, _wide_card(name, model.config, options, assets, gaussians), options, assets)
+    card = _wide_card(name, model.config, options, assets, gaussians=gaussians, search=steps)
+    return ATokenVideoAdapter(model, card, options, assets, steps)
+
+
+def _steps(text: str | None) -> int:
+    if text is None:
+        return 0
+    if not text.isascii() or not text.isdigit():
+        raise BenchError(f"search={text}: give a number of steps, e.g. 10")
+    return int(text)
 
 
 def published_as(config: ATokenConfig) -> Published | None:
@@ -209,11 +229,18 @@ def _bits(quantizer: FSQConfig) -> float:
 
 
 def _wide_card(
-    name: str, config: ATokenConfig, options: VideoOptions, assets: AssetOptions, gaussians: str | None
+    name: str,
+    config: ATokenConfig,
+    options: VideoOptions,
+    assets: AssetOptions,
+    *,
+    gaussians: str | None,
+    search: int,
 ) -> TokenizerCard:
     """Of a model that takes videos and assets too."""
     card, space = image_card(name, config), options.space
-    unlike = ", ".join(filter(None, (options.unlike(config), assets.unlike(config))))
+    searched = f"search {search}" if search else ""
+    unlike = ", ".join(filter(None, (searched, options.unlike(config), assets.unlike(config))))
     return replace(
         card,
         title=f"{card.title} ({unlike})" if unlike else card.title,
@@ -228,7 +255,7 @@ def _wide_card(
         # The paper's figures are those of the defaults.
         paper_row=None if unlike else card.paper_row,
         weights_sha256=card.weights_sha256 | gaussian_weights(gaussians, checkpoint.locate(name).weights.parent),
-        settings=card.settings | options.settings() | {"assets": asdict(assets)},
+        settings=card.settings | options.settings() | {"assets": asdict(assets), "search": search},
     )
 
 

@@ -97,12 +97,13 @@ class ATokenAssets(AssetTokenizer):
 
     _model: AToken
     _asset_options: AssetOptions
+    _search: int
 
     def encode_asset(self, mesh: Mesh, inputs: InputViews, *, latent: LatentMode, seed: int) -> EncodedAsset:
         from atoken.assets.mesh_to_asset import voxelise
 
         asset = voxelise(mesh, self._asset_options.recipe(inputs), views=inputs.render(mesh))
-        latents = self._model.encode([asset])
+        latents = self._model.encode([asset], search=self._search)
         if self._model.config.quantizer is not None:
             payload = self._model.quantize(latents)
         else:

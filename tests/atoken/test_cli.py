@@ -399,6 +399,25 @@ def test_codes_need_a_quantizer(run: Run, ckpt: Path, folder: Path) -> None:
     assert code == 1
     assert "it has no codes" in err
     assert run("encode", folder, "-o", "t", "--model", ckpt, "--codes", "--latent", "sample")[0] == 2
+    code, _, err = run("encode", folder, "-o", "t", "--model", ckpt, "--search", 3)
+    assert code == 2
+    assert "add --codes" in err
+
+
+def test_searched_codes_are_the_librarys(run: Run, ckpt_fsq: Path, folder: Path, tiny_fsq: AToken) -> None:
+    tokens = folder.parent / "t.safetensors"
+    options = ["--model", ckpt_fsq, "--device", "cpu", "--codes", "--search", 3]
+    code, _, err = run("encode", folder, "-o", tokens, *options, "--token-budget", 1)
+    assert code == 0, err
+    kept = load_tokens(tokens)
+    assert kept.settings["search"] == 3
+    item = next(part for name, part in zip(kept.names, kept.packed.split(), strict=True) if name == "sub/b.png")
+    found = tiny_fsq.quantize(tiny_fsq.encode([read_image(folder / "sub/b.png")], search=3))
+    assert torch.equal(item.features, found.features)
+    assert not torch.equal(
+        found.features, tiny_fsq.quantize(tiny_fsq.encode([read_image(folder / "sub/b.png")])).features
+    )
+    assert run("encode", folder, "-o", tokens, *options, "--tile-size", 32)[0] == 1
     assert run("embed", folder, "-o", "e.txt", "--model", ckpt)[0] == 2
 
 

@@ -39,6 +39,23 @@ def test_every_entry_can_be_reached_and_is_distinct():
     assert quantizer(extremes)[0].tolist() == [[-1.0, -1.0], [0.5, 1.0]]
 
 
+@settings(max_examples=30, deadline=None)
+@given(config=configs, seed=st.integers(0, 99))
+def test_latents_on_levels_round_to_them(config, seed):
+    quantizer = FSQ(config)
+    drawn = torch.randint(
+        0, config.codebook_size, (32, config.codebooks), generator=torch.Generator().manual_seed(seed)
+    )
+    codes = quantizer.indices_to_codes(drawn)
+    low, high = quantizer.outermost(codes.device)
+    levels = codes * -low  # codes are levels over half their number
+    assert bool(((levels >= low) & (levels <= high)).all())
+    found, indices = quantizer(quantizer.unbound(levels))
+    assert torch.equal(found, codes)
+    assert torch.equal(indices, drawn.int())
+    torch.testing.assert_close(quantizer.bound(quantizer.unbound(levels)), levels, atol=1e-4, rtol=0)
+
+
 def test_gradients_pass_straight_through_and_values_stay_levels():
     quantizer = FSQ(FSQConfig())
     z = torch.randn(8, 48, requires_grad=True)

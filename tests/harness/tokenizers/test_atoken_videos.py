@@ -127,9 +127,31 @@ def test_the_cut_changes_the_result_and_is_in_the_card(folder: Path) -> None:
     assert build(folder, stride_frames="16", cache_frames="0").card == plain.card
 
 
+def test_searched_codes_are_told_of_and_closer(folder: Path) -> None:
+    plain = build(folder)
+    if plain.card.token_type == "VAE":
+        with pytest.raises(InputError, match="no codes to search for"):
+            build(folder, search="3")
+        return
+    found = build(folder, search="3")
+    assert found.card.title == f"{plain.card.title} (search 3)"
+    assert (plain.card.settings["search"], found.card.settings["search"]) == (0, 3)
+    assert build(folder, search="0").card == plain.card
+    near, far = (through(adapter)[0] - (FRAMES / 127.5 - 1) for adapter in (found, plain))
+    assert float(near.square().sum()) < float(far.square().sum())
+    # Images and assets too.
+    model, image = AToken.from_pretrained(folder), FRAMES[0].permute(2, 0, 1) / 127.5 - 1
+    wanted = model.quantize(model.encode([image.permute(1, 2, 0)], search=3)).features
+    assert torch.equal(found.encode([image], latent="mean", seeds=[0]).payload.features, wanted)
+    assert check_adapter(found, trained=False, tolerance=1e-4) == []
+    with pytest.raises(BenchError, match="leave out --option space_tiles"):
+        build(folder, search="3", space_tiles="32x32")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"search": "some"}, "search=some: give a number of steps"),
         ({"stride_frames": "10"}, "stride_frames=10: give frames as a multiple of 4, from 4 on"),
         ({"stride_frames": "0"}, "stride_frames=0"),
         ({"stride_frames": "-4"}, "stride_frames=-4"),
