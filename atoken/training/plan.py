@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from atoken.config import ATokenConfig, preset
+from atoken.config import ATokenConfig
 from atoken.training.errors import TrainingError
 from atoken.training.flops import Flops, Load, align_flops, gaussian_flops, reconstruct_flops
 from atoken.training.loads import ASSUMED, Assumptions, Drawn, expected
@@ -150,8 +150,7 @@ def show_plan(
 
 def _stage(recipe: Recipe, index: int, gpus: int, rate: float, assumed: Assumptions) -> StagePlan:
     stage = recipe.stages[index]
-    full = preset(recipe.model)
-    config = replace(full, latent_channels=stage.latents, patch=(stage.frames, *full.patch[1:]), quantizer=None)
+    config = recipe.shape(index)
     of_steps = {IMAGE_TEXT: 1.0} if IMAGE_TEXT in stage.tasks else {}
     of_steps |= {name: float(share) for name, share in shares(stage).items()}
     tasks = tuple(

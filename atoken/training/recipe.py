@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from atoken.config import Gathering
+from atoken.config import ATokenConfig, Gathering, preset
 from atoken.training.errors import TrainingError
 from atoken.training.tasks import IMAGE_TEXT, AssetTask, ImageTask, VideoTask, demand, demand_choice
 
@@ -42,6 +42,7 @@ class Stage:
         steps: optimiser steps.
         latents: channels of the posterior's mean.
         frames: of a patch: 1 while a model sees images alone and need not carry weights for other frames, 4 after.
+        encoder_blocks, decoder_blocks: from this stage on, more than before; None leaves their number.
         discrete: whether the latents pass through FSQ.
         trained: "gaussian-decoder" leaves the tokenizer as it is.
         after: the earlier stage whose model this one starts from; the one before if None.
@@ -54,6 +55,8 @@ class Stage:
     latents: int
     frames: int
     tasks: Mapping[str, ImageTask | VideoTask | AssetTask]
+    encoder_blocks: int | None = None
+    decoder_blocks: int | None = None
     discrete: bool = False
     trained: Trained = "all"
     after: str | None = None
@@ -69,6 +72,8 @@ class Stage:
         )
         demand(isinstance(self.steps, int) and self.steps >= 1, f"{self.name}.steps", self.steps, "1 or more")
         demand(self.latents >= 1, f"{self.name}.latents", self.latents, "1 or more")
+        for half, blocks in self.blocks().items():
+            demand(blocks >= 1, f"{self.name}.{half}_blocks", blocks, "1 or more")
         demand(self.frames in (1, 4), f"{self.name}.frames", self.frames, "1 or 4")
         others = [task for task in self.tasks if task != IMAGE_TEXT]
         demand(bool(others), f"{self.name}.tasks", sorted(self.tasks), f"at least one beside {IMAGE_TEXT}")
@@ -80,6 +85,11 @@ class Stage:
         )
         for task, values in self.tasks.items():
             values.check(task)
+
+    def blocks(self) -> dict[str, int]:
+        """By half, "encoder" or "decoder": how many it has from this stage on, where the stage says it."""
+        given = {"encoder": self.encoder_blocks, "decoder": self.decoder_blocks}
+        return {half: blocks for half, blocks in given.items() if blocks is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -270,6 +280,9 @@ class Recipe:
             before = self.stages[place]
             grows = before.latents <= after.latents and before.frames <= after.frames
             demand(grows, f"{after.name}.latents", after.latents, "no fewer latents and frames than before")
+            for half, blocks in after.blocks().items():
+                least = getattr(self.shape(place), half).blocks
+                demand(blocks >= least, f"{after.name}.{half}_blocks", blocks, f"{least} or more, as many as before")
             demand(before.discrete <= after.discrete, f"{after.name}.discrete", False, "true, as in the stage before")
         if self.text == "none":
             aligned = [s.name for s in self.stages if any(task.endswith("_text") for task in s.tasks)]
@@ -283,6 +296,18 @@ class Recipe:
         earlier = [stage.name for stage in self.stages[:index]]
         demand(name in earlier, f"{self.stages[index].name}.after", name, "the name of an earlier stage")
         return earlier.index(name)
+
+    def shape(self, index: int) -> ATokenConfig:
+        """Of the model in that stage, but for its quantizer.
+
+        Raises:
+            CheckpointError: there is no model of that name.
+        """
+        stage, place = self.stages[index], self.before(index)
+        grown = replace(preset(self.model), quantizer=None) if place is None else self.shape(place)
+        halves = {half: replace(getattr(grown, half), blocks=blocks) for half, blocks in stage.blocks().items()}
+        patch = (stage.frames, *grown.patch[1:])
+        return replace(grown, latent_channels=stage.latents, patch=patch, gathering=self.gathering, **halves)
 
     def in_stage(self, index: int) -> Recipe:
         """The recipe as that stage has it."""

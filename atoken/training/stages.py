@@ -23,7 +23,7 @@ from atoken.training.errors import TrainingError
 from atoken.training.recipe import Stage
 from atoken.training.start.basis import fit_basis
 from atoken.training.start.clips import refit
-from atoken.training.start.grow import with_clips, with_frames, with_latents, with_quantizer
+from atoken.training.start.grow import with_blocks, with_clips, with_frames, with_latents, with_quantizer
 from atoken.training.start.pca import initialise
 from atoken.training.trainee import Trainee
 from atoken.training.trainer import Run, Trainer
@@ -143,7 +143,7 @@ class Stages:
         stage, place = self.run.recipe.stages[index], self.run.recipe.before(index)
         if place is None:
             if self.run.recipe.start != "atoken":
-                return self._first(stage)
+                return self._first()
             model = self._given()
         else:
             before = stage_folder(self.out, place) / MODEL
@@ -162,6 +162,9 @@ class Stages:
             model = with_frames(model, stage.frames, still=self.run.recipe.start == "pca")
         if model.config.latent_channels != stage.latents:
             model = with_latents(model, stage.latents)
+        shape = self.run.recipe.shape(index)
+        if (model.config.encoder.blocks, model.config.decoder.blocks) != (shape.encoder.blocks, shape.decoder.blocks):
+            model = with_blocks(model, shape.encoder.blocks, shape.decoder.blocks, seed=self.run.recipe.seed)
         if stage.discrete and model.quantizer is None:
             model = with_quantizer(model)
         return model
@@ -189,18 +192,11 @@ class Stages:
         grows = (stage.frames - model.config.patch[0], stage.latents - model.config.latent_channels)
         return self.run.recipe.start == "pca" and grows == (3, 1) and "video_recon" in stage.tasks
 
-    def _first(self, stage: Stage) -> AToken:
+    def _first(self) -> AToken:
         recipe = self.run.recipe
-        full = preset(recipe.model)
-        config = replace(
-            full,
-            latent_channels=stage.latents,
-            patch=(stage.frames, *full.patch[1:]),
-            quantizer=full.quantizer if stage.discrete else None,
-            gathering=recipe.gathering,
-        )
+        quantizer = preset(recipe.model).quantizer if recipe.stages[0].discrete else None
         torch.manual_seed(recipe.seed)
-        model = AToken(config)
+        model = AToken(replace(recipe.shape(0), quantizer=quantizer))
         if recipe.start == "siglip2":
             if self.pretrained is None:
                 raise TrainingError(

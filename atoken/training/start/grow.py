@@ -1,4 +1,4 @@
-"""From a trained stage's model to the next stage's (paper 3.4): longer patches, more latents, a quantizer.
+"""From a trained stage's model to the next stage's (paper 3.4): longer patches, more latents or blocks, a quantizer.
 
 Each function leaves the model that it is given as it is and makes another of its weights. What the new model does is
 what the old one did, until training makes use of what is new.
@@ -16,9 +16,9 @@ from atoken.config import ATokenConfig, FSQConfig
 from atoken.tokenizer import AToken
 from atoken.training.errors import TrainingError
 from atoken.training.start.basis import Basis
-from atoken.training.start.clips import add_clips
+from atoken.training.start.clips import add_clips, held
 
-__all__ = ["with_clips", "with_frames", "with_latents", "with_quantizer"]
+__all__ = ["with_blocks", "with_clips", "with_frames", "with_latents", "with_quantizer"]
 
 FIRST_STAGE, CONTINUOUS, DISCRETE = "-s1", "-c", "-d"
 """How the names of the released models end."""
@@ -106,6 +106,33 @@ def with_latents(model: AToken, latents: int, *, name: str | None = None, seed: 
     return _grown(model, replace(config, name=name, latent_channels=latents), state)
 
 
+def with_blocks(model: AToken, encoder: int, decoder: int, *, seed: int = 0) -> AToken:
+    """The model with more blocks, behind those that it has; not in the paper.
+
+    What a new block adds to the stream is zero at first; what it reads is drawn at random, as spread as in the last
+    block there was.
+
+    Args:
+        encoder, decoder: blocks of the result.
+        seed: of what is drawn.
+
+    Raises:
+        TrainingError: fewer blocks than there are.
+    """
+    config, state = model.config, model.tokenizer_state()
+    generator, kept = torch.Generator().manual_seed(seed), held(model)
+    for half, shape, wanted in (("encoder", config.encoder, encoder), ("decoder", config.decoder, decoder)):
+        if wanted < shape.blocks:
+            raise TrainingError(f"{config.name}: its {half} has {shape.blocks} blocks, it cannot shrink to {wanted}")
+        last = f"{half}.blocks.{shape.blocks - 1}."
+        for name in [key for key in state if key.startswith(last)]:
+            for number in range(shape.blocks, wanted):
+                fresh = f"{half}.blocks.{number}.{name.removeprefix(last)}"
+                state[fresh] = _fresh_part(name, state[name], kept.get(name), generator)
+    halves = replace(config.encoder, blocks=encoder), replace(config.decoder, blocks=decoder)
+    return _grown(model, replace(config, encoder=halves[0], decoder=halves[1]), state)
+
+
 def with_quantizer(model: AToken, *, name: str | None = None) -> AToken:
     """The model with FSQ between its halves (paper's fourth stage, FACTS 7): 8 codebooks of 6 latents of 4 levels.
 
@@ -142,6 +169,20 @@ def _grown(model: AToken, config: ATokenConfig, state: dict[str, Tensor]) -> ATo
             grown.get_parameter(name).requires_grad_(parameter.requires_grad)
     grown.gaussian_decoder = copy.deepcopy(model.gaussian_decoder)
     return grown.train(model.training)
+
+
+def _fresh_part(name: str, last: Tensor, kept: Tensor | None, generator: torch.Generator) -> Tensor:
+    """A new block's part, where the last block has `last`; what a clips' gate needs undisturbed is not read."""
+    if "norm" in name:
+        return last.clone()
+    if name.endswith(("to_out.weight", "mlp.2.weight", "bias")):
+        return torch.zeros_like(last)
+    if kept is None:
+        kept = torch.zeros_like(last, dtype=torch.bool)
+    # A gate's own weights are hundreds of times as large.
+    drawn = (torch.randn(last.shape, generator=generator) * last[~kept].std().cpu()).to(last)
+    drawn[:, kept.all(dim=0)] = 0.0
+    return drawn
 
 
 def _fresh_rows(rows: Tensor, count: int, seed: int) -> Tensor:

@@ -141,6 +141,7 @@ def test_all_stages_from_nothing(recipe: Recipe, given: Inputs) -> None:
     continuous, discrete = (AToken.from_pretrained(given.out / f"stage-{n}" / "model") for n in (3, 4))
     assert (continuous.config.latent_channels, continuous.quantizer) == (48, None)
     assert discrete.quantizer is not None
+    assert (discrete.config.encoder.blocks, discrete.config.decoder.blocks) == (7, 4)
     for model in (continuous, discrete):
         latents = model.encode([image, clip, asset])
         rebuilt = model.decode(latents if model.quantizer is None else model.quantize(latents))

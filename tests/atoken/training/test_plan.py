@@ -199,6 +199,15 @@ def test_parameters_are_those_of_the_modules(name: str) -> None:
     )
 
 
+def test_a_stage_with_more_blocks_is_planned_with_them() -> None:
+    nano = load_recipe("nano")
+    before, after = (plan(nano, stages=[index]).stages[0] for index in (2, 3))
+    with torch.device("meta"):
+        block = AToken(PRESETS["nano"]).encoder.blocks[0], AToken(PRESETS["nano"]).decoder.blocks[0]
+    more = [sum(p.numel() for p in part.parameters()) for part in block]
+    assert after.parameters - before.parameters == 4 * more[0] + more[1]
+
+
 def test_parameters_are_those_of_the_release() -> None:
     # FACTS section 1.
     released = {"so-c": 845_738_048, "so-d": 845_738_048, "so-c-s1": 845_682_752}

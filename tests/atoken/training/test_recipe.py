@@ -107,7 +107,8 @@ def _recipes(draw: st.DrawFn) -> Recipe:
     for index in range(draw(st.integers(1, 3))):
         latents, frames = latents + draw(st.integers(0, 9)), max(frames, draw(st.sampled_from([1, 4])))
         steps, tasks = draw(st.integers(1, 10**6)), draw(_tasks(frames))
-        stages.append(Stage(name=f"stage {index}", steps=steps, latents=latents, frames=frames, tasks=tasks))
+        blocks = {f"{half}_blocks": draw(st.none() | st.just(3 + index)) for half in ("encoder", "decoder")}
+        stages.append(Stage(name=f"stage {index}", steps=steps, latents=latents, frames=frames, tasks=tasks, **blocks))
     lr = draw(st.floats(1e-8, 1))
     optimizer = Optimizer(lr=lr, final_lr=lr * draw(st.floats(0.01, 1)), betas=(draw(st.floats(0, 0.99)), 0.5))
     return Recipe(
@@ -202,6 +203,13 @@ TASK = "stages.second.tasks.video_recon"
         ("stages.second.steps", 0, r"stages.second.steps must be 1 or more, got 0"),
         ("stages.second.steps", 1.5, r"stages.second.steps must be a whole number, got 1.5"),
         ("stages.second.latents", 4, r"stages.second.latents must be no fewer latents and frames than before, got 4"),
+        (
+            "stages.second.encoder_blocks",
+            2,
+            r"stages.second.encoder_blocks must be 3 or more, as many as before, got 2",
+        ),
+        ("stages.first.decoder_blocks", 0, r"stages.first.decoder_blocks must be 1 or more, got 0"),
+        ("stages.second.decoder_blocks", 3.5, r"stages.second.decoder_blocks must be a whole number, got 3.5"),
         ("stages.second.frames", 1, r"stages.second.frames must be 4 where there are videos, got 1"),
         (f"{TASK}.resolution", [40, 64], rf"{TASK}.resolution must be .* multiples of 16"),
         (f"{TASK}.frames", [8, 4], rf"{TASK}.frames must be"),
@@ -221,6 +229,17 @@ def test_a_bad_value_is_one_line_that_names_file_and_key(write, dotted: str, val
         load_recipe(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_blocks_stay_until_a_later_stage_says_more() -> None:
+    recipe = parse({"name": "small"} | changed(SMALL, "stages.first.encoder_blocks", 5), where="there")
+    assert [recipe.shape(index).encoder.blocks for index in range(2)] == [5, 5]
+    assert [recipe.shape(index).decoder.blocks for index in range(2)] == [PRESETS["nano"].decoder.blocks] * 2
+    assert [recipe.shape(index).latent_channels for index in range(2)] == [8, 12]
+    assert [recipe.shape(index).patch for index in range(2)] == [(1, 16, 16), (4, 16, 16)]
+    # After an earlier stage, its blocks count.
+    nano = load_recipe("nano")
+    assert [nano.shape(index).encoder.blocks for index in range(5)] == [3, 3, 3, 7, 3]
 
 
 @pytest.mark.parametrize("dotted", ["model", "stages.first.steps", f"{TASK}.frames", f"{TASK}.samples"])

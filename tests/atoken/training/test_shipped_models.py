@@ -45,16 +45,18 @@ def models() -> dict[str, AToken]:
     return {name: AToken.from_pretrained(name) for name in NAMES}
 
 
-def test_both_are_small_half_precision_and_of_the_preset(models: dict[str, AToken]) -> None:
+def test_both_are_small_half_precision_and_of_the_recipes_shape(models: dict[str, AToken]) -> None:
     files = [path for name in NAMES for path in (MODELS / name).iterdir()]
     assert sum(path.stat().st_size for path in files) <= 25e6
     for path in files:
         if path.name == "model.safetensors":
             with safe_open(path, "pt") as file:
                 assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float16}  # noqa: SIM118
-    shape = replace(preset("nano"), gathering=load_recipe("nano").gathering)
-    assert models["atoken-nano"].config == shape
-    assert models["atoken-nano-d"].config == replace(shape, name="nano-d", quantizer=FSQConfig())
+    recipe = load_recipe("nano")
+    shapes = {stage.name: recipe.shape(index) for index, stage in enumerate(recipe.stages)}
+    assert models["atoken-nano"].config == shapes["gaussians"] == replace(preset("nano"), gathering=recipe.gathering)
+    discrete = replace(shapes["discrete-tokens"], name="nano-d", quantizer=FSQConfig())
+    assert models["atoken-nano-d"].config == discrete
 
 
 def test_both_come_from_the_recipes_last_stages(models: dict[str, AToken]) -> None:
@@ -70,6 +72,15 @@ def test_both_come_from_the_recipes_last_stages(models: dict[str, AToken]) -> No
             model.gaussian_decoder.config.width,
             model.gaussian_decoder.config.gaussians,
         )
+
+
+def test_both_have_the_last_stages_gaussian_decoder(models: dict[str, AToken]) -> None:
+    one, other = (model.gaussian_decoder for model in models.values())
+    assert one is not None
+    assert other is not None
+    assert one.config == other.config
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
 
 
 def test_a_sample_of_the_posterior_is_close_to_its_mean(models: dict[str, AToken]) -> None:

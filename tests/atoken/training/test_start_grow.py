@@ -15,7 +15,8 @@ from atoken.config import PRESETS, ATokenConfig, FSQConfig, TransformerConfig
 from atoken.patches import pack_pixels
 from atoken.tokenizer import AToken
 from atoken.training.errors import TrainingError
-from atoken.training.start.grow import with_frames, with_latents, with_quantizer
+from atoken.training.start.clips import held
+from atoken.training.start.grow import with_blocks, with_frames, with_latents, with_quantizer
 
 HALF = TransformerConfig(width=64, blocks=2, heads=2, mlp=48)
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -42,6 +43,7 @@ def state_of(model: AToken) -> dict[str, torch.Tensor]:
     [
         (lambda: trained(patch=(1, 16, 16)), lambda model: with_frames(model, 4)),
         (trained, lambda model: with_latents(model, 48)),
+        (trained, lambda model: with_blocks(model, 3, 4)),
         (lambda: trained(latent_channels=48), with_quantizer),
     ],
 )
@@ -196,6 +198,52 @@ def test_a_gaussian_decoder_stays_attached_and_frozen_weights_frozen() -> None:
     assert all(parameter.requires_grad for parameter in grown.decoder.parameters())
 
 
+# -- Blocks --------------------------------------------------------------------------------------
+
+
+def test_more_blocks_change_nothing_and_can_be_learned() -> None:
+    model = trained(latent_channels=48)
+    grown = with_blocks(model, 4, 3, seed=5)
+    assert (grown.config.encoder.blocks, grown.config.decoder.blocks) == (4, 3)
+    items = [IMAGE, CLIP]
+    old, new = model.encode(items), grown.encode(items)
+    assert torch.equal(new.mean.features, old.mean.features)
+    assert torch.equal(new.logvar, old.logvar)
+    for ours, theirs in zip(grown.decode_pixels(new), model.decode_pixels(old), strict=True):
+        assert torch.equal(ours, theirs)
+    tokens = pack_pixels(items)
+    moments = grown.train().forward_encoder(tokens)[1]
+    rebuilt = grown.forward_decoder(tokens.with_features(moments[:, :48]))
+    (rebuilt - tokens.features).square().mean().backward()
+    # What writes begins at zero and has gradients at once; what reads has them after its first step.
+    for block in (*grown.encoder.blocks[2:], grown.decoder.blocks[2]):
+        for name in ("attn.to_out.weight", "mlp.mlp.2.weight"):
+            assert not block.get_parameter(name).any()
+            assert bool(block.get_parameter(name).grad.any())
+        for name in ("attn.to_qkv.weight", "mlp.mlp.0.weight"):
+            assert bool(block.get_parameter(name).any())
+    first, second = (grown.encoder.get_parameter(f"blocks.{n}.mlp.mlp.0.weight") for n in (2, 3))
+    assert not torch.equal(first, second)
+    again = with_blocks(model, 4, 3, seed=5).encoder.get_parameter("blocks.3.mlp.mlp.0.weight")
+    assert torch.equal(second, again)
+
+
+def test_new_blocks_leave_the_clips_gate_alone() -> None:
+    model = AToken.from_pretrained("atoken-nano")
+    grown = with_blocks(model, 5, 4)
+    before, after = held(model), held(grown)
+    assert all(torch.equal(after[name], mask) for name, mask in before.items())
+    for half, numbers in (("encoder", (3, 4)), ("decoder", (3,))):
+        for number in numbers:
+            name = f"{half}.blocks.{number}.mlp.mlp.0.weight"
+            # No unit of theirs reads what tells clips from images: all that is held is that they never will.
+            columns = after[name].all(dim=0)
+            assert bool(columns.any())
+            assert torch.equal(after[name], columns.expand_as(after[name]))
+            assert not grown.get_parameter(name)[:, columns].any()
+            assert float(grown.get_parameter(name).detach().std()) < 0.2
+
+
 @pytest.mark.parametrize(
     ("grow", "line"),
     [
@@ -204,6 +252,7 @@ def test_a_gaussian_decoder_stays_attached_and_frozen_weights_frozen() -> None:
         (lambda: with_latents(with_quantizer(trained(latent_channels=48)), 60), "tiny-d: its quantizer owns all"),
         (lambda: with_quantizer(trained()), "tiny: FSQ takes 48 latents, it has 32"),
         (lambda: with_quantizer(with_quantizer(trained(latent_channels=48))), "tiny-d: has a quantizer already"),
+        (lambda: with_blocks(trained(), 2, 1), "tiny: its decoder has 2 blocks, it cannot shrink to 1"),
         (lambda: with_frames(trained(), 4), "tiny: its patches have 4 frames already"),
         (lambda: with_frames(trained(patch=(1, 16, 16)), 3), "tiles of 16 frames cannot be cut into 3"),
     ],
