@@ -55,6 +55,7 @@ def run(session: nox.Session, *command: str, **env: str) -> None:
 def demo(session: nox.Session) -> None:
     """The main job on real photographs, clips and meshes: tokenize, measure, set beside the paper."""
     run(session, "atoken-bench", "run", "image-recon")
+    run(session, "atoken-bench", "run", "image-recon", "--tokenizer", "atoken:atoken-nano-d", "--option", "search=10")
     run(session, "atoken-bench", "run", "video-recon", "--protocol", "preview")
     run(session, "atoken-bench", "run", "asset-recon", "--protocol", "preview", "--limit", "6")
     run(session, "atoken-bench", "run", "image-classify")

@@ -168,3 +168,17 @@ def test_the_shipped_model_gains_half_a_decibel() -> None:
     plain, found = (model.decode(model.encode([picture], search=steps))[0] for steps in (0, 10))
     gain = peak_signal_noise_ratio(picture, found) - peak_signal_noise_ratio(picture, plain)
     assert gain > 0.3
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_cuda_it_gains_as_much(dtype: torch.dtype) -> None:
+    picture = data.astronaut()[:256, 100:356]
+    errors = {}
+    for device in ("cpu", "cuda"):
+        model = AToken.from_pretrained("atoken-nano-d", device=device, dtype=dtype)
+        with torch.inference_mode():
+            rebuilt = [model.decode(model.quantize(model.encode([picture], search=steps)))[0] for steps in (0, 5)]
+        errors[device] = [peak_signal_noise_ratio(picture, out) for out in rebuilt]
+    assert errors["cuda"][1] > errors["cuda"][0] + 0.2
+    assert abs(errors["cuda"][1] - errors["cpu"][1]) < 0.1
