@@ -198,7 +198,7 @@ PRESETS: dict[str, ATokenConfig] = {
         replace(_SO_C, name="so-c-s1", latent_channels=32),
         replace(_SO_C, name="so-d", quantizer=FSQConfig()),
         ATokenConfig(name="base", encoder=_BASE, decoder=_BASE),
-        # 4.4 M parameters: the packaged atoken-nano, and atoken-nano-d with a quantizer.
+        # 4.4 M parameters: the packaged atoken-nano. atoken-nano-d has more blocks and a quantizer.
         ATokenConfig(
             name="nano",
             encoder=TransformerConfig(width=192, blocks=3, heads=4, mlp=768),
