@@ -136,6 +136,8 @@ def test_the_same_frame_under_another_tokenizer(nano: playwright.Page) -> None:
     nano.locator(".switcher a", has_text="DCT").click()
     nano.wait_for_function("document.querySelector('video').readyState >= 2")
     assert nano.locator("h1").inner_text() == "clips/goat.mp4 by DCT, 48 of 3072"
+    # The page is there before its script has read the address.
+    nano.wait_for_function("document.querySelector('.seek').value === '1'")
     assert (frame(nano), nano.input_value(".view")) == (1, "error")
     assert nano.evaluate("document.querySelector('video').currentTime") == pytest.approx(1.5 / 12, abs=1e-3)
 
