@@ -87,13 +87,13 @@ def run_session(
         for name in inputs.trackers:
             if name not in get_args(Tracker):
                 raise TrainingError(f"--tracker {name}: give {' or '.join(get_args(Tracker))}")
-        session = _Session(recipe, inputs, world, told)
-        return session.train(stages, seconds, stop)
+        session = _Session(recipe, stages, inputs, world, told)
+        return session.train(seconds, stop)
 
 
 class _Session:
-    def __init__(self, recipe: Recipe, inputs: Inputs, world: World, say: Callable[[str], None]) -> None:
-        self.recipe, self.inputs, self.world, self.say = recipe, inputs, world, say
+    def __init__(self, recipe: Recipe, stages: range, inputs: Inputs, world: World, say: Callable[[str], None]) -> None:
+        self.recipe, self.stages, self.inputs, self.world, self.say = recipe, stages, inputs, world, say
         self.sources = open_sources(inputs.data, cache=inputs.cache, gathering=recipe.gathering)
         self._check_data()
         self.validation = self._load_validation() if inputs.val else Validation()
@@ -101,7 +101,7 @@ class _Session:
         self.figures: dict[str, dict[str, float]] = {}
         self.replaced: Counter[str] = Counter()
 
-    def train(self, stages: range, seconds: float, stop: Callable[[], bool]) -> bool:
+    def train(self, seconds: float, stop: Callable[[], bool]) -> bool:
         self._note_recipe()
         trackers = cast(tuple[Tracker, ...], self.inputs.trackers)
         log = Log(self.inputs.out, active=self.world.is_main, trackers=trackers, report=self._told)
@@ -118,7 +118,7 @@ class _Session:
             run=run, sources=self.sources, out=self.inputs.out, head=self.head, pretrained=self.inputs.pretrained
         )
         try:
-            done = job.train(stages, seconds=seconds, stop=stop, begun=self._begun)
+            done = job.train(self.stages, seconds=seconds, stop=stop, begun=self._begun)
         finally:
             log.close()
             self._summary()
@@ -175,8 +175,9 @@ class _Session:
             aside.write_text(json.dumps(known, indent=2) + "\n")
 
     def _check_data(self) -> None:
-        """Whether every stage has the data that it asks for, before the first begins."""
-        for index, stage in enumerate(self.recipe.stages):
+        """Whether every stage that is to be trained has the data that it asks for, before the first begins."""
+        for index in self.stages:
+            stage = self.recipe.stages[index]
             Batches(
                 self.sources,
                 stage,

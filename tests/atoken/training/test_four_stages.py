@@ -222,6 +222,16 @@ def test_a_run_that_is_cut_off_among_all_tasks_goes_on_to_the_bit(
     assert whole == resumed
 
 
+def test_a_stage_alone_asks_for_its_own_data_alone(recipe: Recipe, given: Inputs) -> None:
+    last = recipe.stages[4]
+    large = replace(last, tasks={"asset_recon": replace(last.tasks["asset_recon"], render_size=64)})
+    asks = replace(recipe, stages=(*recipe.stages[:4], large))
+    with pytest.raises(TrainingError, match="no multiple of render_size 64"):
+        run_session(asks, range(5), given, device="cpu", say=print)
+    assert not (given.out / "stage-1").exists()
+    assert run_session(asks, range(1), given, device="cpu", say=print)
+
+
 def test_the_gaussian_decoder_alone_of_a_given_tokenizer(recipe: Recipe, given: Inputs, tmp_path: Path) -> None:
     torch.manual_seed(0)
     start, average = tmp_path / "start", tmp_path / "average"
