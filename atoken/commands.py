@@ -21,6 +21,7 @@ from atoken.checkpoint import locate, open_weights
 from atoken.config import PRESETS
 from atoken.errors import ATokenError, InputError
 from atoken.files import replacing
+from atoken.search import check_search
 from atoken.space import SpaceTiles
 from atoken.token_files import TokenFileError, TokenHeader, TokenSource, weights_sha256
 from atoken.token_stream import TokenReader, TokenWriter
@@ -87,10 +88,10 @@ def encode(
     network = model.network
     if kept == "codes" and network.quantizer is None:
         raise InputError(f"{network.config.name} is continuous: it has no codes; leave out --codes")
+    # No file's fault.
+    check_search(network, search, space)
     if space is not None:
-        space.in_patches(network.config.patch)  # Wrong tiles are no file's fault.
-        if search:
-            raise InputError("--search takes whole frames; leave out --tile-size")
+        space.in_patches(network.config.patch)
 
     def chosen(latents: Latents, sample: Callable[[Latents], SparseTokens]) -> Latents | SparseTokens:
         if not bool(torch.isfinite(latents.mean.features).all()):

@@ -16,6 +16,7 @@ from torch import Tensor
 from atoken.errors import InputError
 from atoken.network import Network
 from atoken.quantizer import FSQ
+from atoken.space import SpaceTiles
 from atoken.tokens import SparseTokens
 
 __all__ = ["check_search", "search_codes", "search_levels"]
@@ -24,16 +25,20 @@ STEP = 0.1
 """Root mean square of a first step, in levels; the last ones are near 0. Chosen on photographs of the training set."""
 
 
-def check_search(model: Network, steps: int) -> None:
+def check_search(model: Network, steps: int, space: SpaceTiles | None) -> None:
     """Refuse what cannot be searched for.
 
     Raises:
-        InputError: fewer than 0 steps, or a continuous model and not 0.
+        InputError: fewer than 0 steps; a continuous model, or spatial tiles, and not 0.
     """
     if steps < 0:
         raise InputError(f"search is a number of steps, 0 or more, got {steps}")
     if steps and model.quantizer is None:
         raise InputError(f"{model.config.name} is continuous: it has no codes to search for; leave search at 0")
+    if steps and space is not None:
+        raise InputError(
+            "a search takes whole frames, and spatial tiles share codes; leave out the search or the tiles"
+        )
 
 
 def search_codes(model: Network, tokens: SparseTokens, mean: Tensor, steps: int) -> Tensor:
@@ -45,18 +50,15 @@ def search_codes(model: Network, tokens: SparseTokens, mean: Tensor, steps: int)
     Args:
         tokens: features [L, token_channels], pixels or voxels in [-1, 1], on the model's device.
         mean: [L, latent_channels] float32, the encoder's.
-        steps: 0 leaves `mean` as it is.
+        steps: 0 leaves `mean` as it is, of any model; more only for what `check_search` lets pass.
 
     Returns:
         [L, latent_channels] float32.
-
-    Raises:
-        InputError: as `check_search`.
     """
-    check_search(model, steps)
-    quantizer = model.quantizer
-    if quantizer is None or steps == 0:
+    if steps == 0:
         return mean
+    quantizer = model.quantizer
+    assert quantizer is not None
     # What inference mode has made cannot take part in gradients; copies can.
     with torch.inference_mode(False), torch.enable_grad():
         given = SparseTokens(tokens.features.clone(), tokens.coords.clone(), tokens.lengths, tokens.items)
@@ -90,21 +92,22 @@ def search_levels(
     Returns:
         [L, channels] float32, on levels.
     """
-    group = torch.repeat_interleave(torch.tensor(lengths, device=mean.device), output_size=len(mean))
-    rows = torch.tensor(lengths, device=mean.device)
+    sizes = torch.tensor(lengths, device=mean.device)
+    group = torch.repeat_interleave(sizes, output_size=len(mean))
     low, high = quantizer.outermost(mean.device)
     place = quantizer.bound(mean)
     best, least = place.round(), mean.new_full((len(lengths),), math.inf)
     for step in range(steps + 1):
         place = place.clamp(low, high).requires_grad_()
-        errors = error(quantizer.straight_through(place))
+        with torch.set_grad_enabled(step < steps):
+            errors = error(quantizer.straight_through(place))
         found = _sums(errors.detach(), lengths)
         best = torch.where((found < least)[group, None], place.detach().round(), best)
         least = torch.minimum(found, least)
         if step == steps:
             break
         (gradient,) = torch.autograd.grad(errors.sum(), place)
-        spread = (_sums(gradient.square().mean(dim=1), lengths) / rows).sqrt().clamp_min(torch.finfo().tiny)
+        spread = (_sums(gradient.square().mean(dim=1), lengths) / sizes).sqrt().clamp_min(torch.finfo().tiny)
         size = STEP * (1 + math.cos(math.pi * step / steps)) / 2
         place = place.detach() - size * gradient / spread[group, None]
     return quantizer.unbound(best)

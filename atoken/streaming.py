@@ -40,9 +40,7 @@ def encode_stream(
 ) -> Iterator[Latents]:
     """The work of `AToken.encode_video`, which tells what goes in and comes out."""
     check_rules(fit, frames_rule)
-    check_search(model, search)
-    if search and space is not None:
-        raise InputError("a search takes whole frames: spatial tiles overlap, and share codes; leave one of them out")
+    check_search(model, search, space)
     encoder = _TileEncoder(model, space, search)
     patch_frames = model.config.patch[0]
     # Where frames may be dropped a tile waits until it is known whether it is the last one: the last

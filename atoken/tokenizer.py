@@ -46,7 +46,7 @@ class AToken(Network):
         Raises:
             InputError: an item that is not such an array, or not finite and in range; a search by a continuous model.
         """
-        check_search(self, search)
+        check_search(self, search, None)
         tokens = self._pack(items, fit, frames)
         _, moments = self.forward_encoder(tokens)
         mean, logvar = moments.float().chunk(2, dim=-1)

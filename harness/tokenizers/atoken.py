@@ -198,16 +198,15 @@ def create(
     options = VideoOptions.read(model.config, **texts)
     assets = AssetOptions.read(model.config, occupancy=occupancy, gathering=gathering)
     steps = _steps(search)
-    check_search(model, steps)
-    if steps and space_tiles is not None:
-        raise BenchError("search takes whole frames; leave out --option space_tiles")
+    check_search(model, steps, options.space)
+    card = _searching(image_card(name, model.config), steps)
     published = published_as(model.config)
     if published is not None and published.images_only:
         if given := [option for option, text in texts.items() if text is not None]:
             raise BenchError(f"{name}: has seen images only, so that frames go one by one; {given[0]} cuts nothing")
-        return ATokenAdapter(model, image_card(name, model.config))
-    card = _wide_card(name, model.config, options, assets, gaussians=gaussians, search=steps)
-    return ATokenVideoAdapter(model, card, options, assets, steps)
+        return ATokenAdapter(model, card, steps)
+    weights = gaussian_weights(gaussians, checkpoint.locate(name).weights.parent)
+    return ATokenVideoAdapter(model, _wide_card(card, model.config, options, assets, weights), options, assets, steps)
 
 
 def _steps(text: str | None) -> int:
@@ -228,22 +227,29 @@ def _bits(quantizer: FSQConfig) -> float:
     return quantizer.codebooks * math.log2(quantizer.codebook_size)
 
 
+def _searching(card: TokenizerCard, steps: int) -> TokenizerCard:
+    """Of a model that looks for closer codes, where there are any steps."""
+    card = replace(card, settings=card.settings | {"search": steps})
+    return _departing(card, f"search {steps}") if steps else card
+
+
+def _departing(card: TokenizerCard, unlike: str) -> TokenizerCard:
+    """Of a row that is measured otherwise than by default: its title says how, and the paper's figures are not its."""
+    return replace(card, title=f"{card.title} ({unlike})", paper_row=None)
+
+
 def _wide_card(
-    name: str,
+    card: TokenizerCard,
     config: ATokenConfig,
     options: VideoOptions,
     assets: AssetOptions,
-    *,
-    gaussians: str | None,
-    search: int,
+    gaussians: dict[str, str],
 ) -> TokenizerCard:
-    """Of a model that takes videos and assets too."""
-    card, space = image_card(name, config), options.space
-    searched = f"search {search}" if search else ""
-    unlike = ", ".join(filter(None, (searched, options.unlike(config), assets.unlike(config))))
+    """That of images, of a model that takes videos and assets too; `gaussians` as of `gaussian_weights`."""
+    space = options.space
+    unlike = ", ".join(filter(None, (options.unlike(config), assets.unlike(config))))
     return replace(
-        card,
-        title=f"{card.title} ({unlike})" if unlike else card.title,
+        _departing(card, unlike) if unlike else card,
         modalities=("image", "video", "asset"),
         frames=(config.patch[0], 0),
         # The encoder's tiles are always the config's. Where the decoder's windows do not end with them there is no one
@@ -252,10 +258,8 @@ def _wide_card(
             options.stride_frames if config.tile_frames % options.stride_frames == 0 else None,
             *((None, None) if space is None else (space.height, space.width)),
         ),
-        # The paper's figures are those of the defaults.
-        paper_row=None if unlike else card.paper_row,
-        weights_sha256=card.weights_sha256 | gaussian_weights(gaussians, checkpoint.locate(name).weights.parent),
-        settings=card.settings | options.settings() | {"assets": asdict(assets), "search": search},
+        weights_sha256=card.weights_sha256 | gaussians,
+        settings=card.settings | options.settings() | {"assets": asdict(assets)},
     )
 
 

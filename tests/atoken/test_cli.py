@@ -402,6 +402,7 @@ def test_codes_need_a_quantizer(run: Run, ckpt: Path, folder: Path) -> None:
     code, _, err = run("encode", folder, "-o", "t", "--model", ckpt, "--search", 3)
     assert code == 2
     assert "add --codes" in err
+    assert run("embed", folder, "-o", "e.txt", "--model", ckpt)[0] == 2
 
 
 def test_searched_codes_are_the_librarys(run: Run, ckpt_fsq: Path, folder: Path, tiny_fsq: AToken) -> None:
@@ -417,8 +418,9 @@ def test_searched_codes_are_the_librarys(run: Run, ckpt_fsq: Path, folder: Path,
     assert not torch.equal(
         found.features, tiny_fsq.quantize(tiny_fsq.encode([read_image(folder / "sub/b.png")])).features
     )
-    assert run("encode", folder, "-o", tokens, *options, "--tile-size", 32)[0] == 1
-    assert run("embed", folder, "-o", "e.txt", "--model", ckpt)[0] == 2
+    code, _, err = run("encode", folder, "-o", tokens, *options, "--tile-size", 256)
+    assert (code, one_line(err)) == (1, True)
+    assert "leave out the search or the tiles" in err
 
 
 def test_ctrl_c_ends_with_130_and_leaves_nothing(

@@ -43,9 +43,9 @@ class Pulled:
         mixed = (codes[:, None, :] * self.mixing).sum(dim=2)  # row by row: no other row changes a bit
         return (mixed - self.wanted).square().sum(dim=1)
 
-    def of(self, start: int, stop: int) -> Pulled:
+    def of(self, rows: slice) -> Pulled:
         part = Pulled(1, 0)
-        part.wanted, part.mixing = self.wanted[start:stop], self.mixing
+        part.wanted, part.mixing = self.wanted[rows], self.mixing
         return part
 
 
@@ -60,7 +60,7 @@ def test_no_group_gets_worse_and_none_feels_another(lengths: list[int], seed: in
     start = 0
     for length in lengths:
         part = slice(start, start + length)
-        alone = search_levels(mean[part], error.of(part.start, part.stop), [length], quantizer=SMALL, steps=steps)
+        alone = search_levels(mean[part], error.of(part), [length], quantizer=SMALL, steps=steps)
         assert torch.equal(alone, found[part])
         start += length
 
@@ -167,7 +167,7 @@ def test_the_shipped_model_gains_half_a_decibel() -> None:
     model, picture = AToken.from_pretrained("atoken-nano-d"), data.astronaut()[:256, 100:356]
     plain, found = (model.decode(model.encode([picture], search=steps))[0] for steps in (0, 10))
     gain = peak_signal_noise_ratio(picture, found) - peak_signal_noise_ratio(picture, plain)
-    assert gain > 0.3
+    assert gain > 0.5
 
 
 @pytest.mark.cuda

@@ -144,7 +144,7 @@ def test_searched_codes_are_told_of_and_closer(folder: Path) -> None:
     wanted = model.quantize(model.encode([image.permute(1, 2, 0)], search=3)).features
     assert torch.equal(found.encode([image], latent="mean", seeds=[0]).payload.features, wanted)
     assert check_adapter(found, trained=False, tolerance=1e-4) == []
-    with pytest.raises(BenchError, match="leave out --option space_tiles"):
+    with pytest.raises(InputError, match="leave out the search or the tiles"):
         build(folder, search="3", space_tiles="32x32")
 
 
@@ -181,6 +181,14 @@ def test_a_model_of_images_takes_videos_frame_by_frame(folder: Path, monkeypatch
     assert adapter.card.modalities == ("image",)
     assert check_adapter(adapter, trained=False) == []
     assert FrameByFrame(adapter).card.compression == (1, 16, 16)
+    if adapter.card.token_type == "FSQ":
+        found, image = (
+            create(str(folder), device="cpu", dtype="float32", search="3"),
+            FRAMES[0].permute(2, 0, 1) / 127.5 - 1,
+        )
+        assert (found.card.title, found.card.paper_row) == ("Tiny (search 3)", None)
+        codes = [a.encode([image], latent="mean", seeds=[0]).payload.features for a in (found, adapter)]
+        assert not torch.equal(*codes)
     with pytest.raises(BenchError, match="cache_frames cuts nothing"):
         create(str(folder), device="cpu", dtype="float32", cache_frames="4")
     monkeypatch.setitem(atoken_module.PUBLISHED, config.name, replace(published, images_only=False))
